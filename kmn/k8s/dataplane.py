@@ -1,0 +1,64 @@
+"""What the emulator and the controller agree on about a node's bridge: annotations, port numbers, addresses.
+
+The emulator writes the annotations on Node and Pod objects *before* the network devices exist; the controller turns
+them into flows. Nothing else passes between the two.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BRIDGE",
+    "CONTROLLER_PORT",
+    "DATAPATH_ID",
+    "DATAPLANE_NAME",
+    "FIRST_POD_OFPORT",
+    "GATEWAY_MAC",
+    "HAIRPIN_IP",
+    "HOST_OFPORT",
+    "MAC",
+    "NETNS",
+    "OBSERVED_RESOURCES",
+    "OFPORT",
+    "REJECT_IP",
+    "REJECT_PORT",
+    "UPLINK_MAC",
+    "UPLINK_NEXT_HOP_MAC",
+    "UPLINK_OFPORT",
+    "mac_of",
+]
+
+# Annotations of Pods and Nodes. A node's MAC and OFPORT are those of its own interface (eth0) on the bridge.
+NETNS = "kmn.io/netns"  # name under /run/netns: `ip netns exec NAME ...`
+MAC = "kmn.io/mac"
+OFPORT = "kmn.io/ofport"  # OpenFlow port number on the node's bridge, decimal
+# Annotations of Nodes only.
+DATAPATH_ID = "kmn.io/datapath-id"  # 16 hexadecimal digits
+UPLINK_MAC = "kmn.io/uplink-mac"  # source MAC of what leaves for the fabric
+UPLINK_NEXT_HOP_MAC = "kmn.io/uplink-next-hop-mac"  # the fabric router's interface towards this node
+
+BRIDGE = "br0"  # every node has one, in the node's own Open vSwitch
+CONTROLLER_PORT = 6653  # the controller listens on 127.0.0.1 in each node's namespace
+
+# OpenFlow ports of a node's bridge. Pods follow from FIRST_POD_OFPORT on.
+UPLINK_OFPORT = 1
+HOST_OFPORT = 2
+FIRST_POD_OFPORT = 10
+
+# Every pod sees its gateway at this address, on every node: frames are routed, never switched.
+GATEWAY_MAC = "0a:58:a9:fe:01:01"
+# A connection that comes back to its own client gets this source, so that the reply passes the bridge again.
+HAIRPIN_IP = "169.254.169.252"
+# An address and closed port of the node itself: its kernel refuses what a Service without endpoints receives.
+REJECT_IP = "169.254.169.253"
+REJECT_PORT = 1
+
+# The one DataPlane object, written by the controller. Its status:
+#   observed: {pods: "<resourceVersion>", ...}     in force on every connected bridge, for OBSERVED_RESOURCES
+#   nodes: [{name, listening, connected, flows, groups}], and the edge's bridge under the name of its Edge
+DATAPLANE_NAME = "default"
+OBSERVED_RESOURCES = ("nodes", "pods", "services", "endpointslices", "edges")
+
+
+def mac_of(ip: str) -> str:
+    """The MAC address of an IPv4 address, as Kubernetes' bridge plugin derives it: ``0a:58`` and the four bytes."""
+    return "0a:58:" + ":".join(f"{int(byte):02x}" for byte in ip.split("."))

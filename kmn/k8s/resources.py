@@ -1,0 +1,214 @@
+"""The resources that kmn's API serves: one table, read by the server, the clients and the manifest loader.
+
+A *resource* is the REST collection (``pods``), a *kind* is the type of the objects in it (``Pod``). The table follows
+Kubernetes 1.37's API reference; kinds that have no effect on the network are in it as well, so that they can be
+stored and listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kmn.k8s.errors import ApiError, Reason
+
+__all__ = [
+    "ALL",
+    "CLUSTERS",
+    "CONFIGMAPS",
+    "CONTROLLERREVISIONS",
+    "CRONJOBS",
+    "DAEMONSETS",
+    "DATAPLANES",
+    "DEPLOYMENTS",
+    "EDGES",
+    "ENDPOINTS",
+    "ENDPOINTSLICES",
+    "EVENTS",
+    "INGRESSCLASSES",
+    "INGRESSES",
+    "JOBS",
+    "NAMESPACES",
+    "NETWORKPOLICIES",
+    "NODES",
+    "PODS",
+    "REPLICASETS",
+    "REPLICATIONCONTROLLERS",
+    "SECRETS",
+    "SERVICEACCOUNTS",
+    "SERVICES",
+    "STATEFULSETS",
+    "Resource",
+    "by_kind",
+    "by_path",
+    "by_word",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One REST collection of the API.
+
+    ``group`` is "" for the core group. ``effect`` says whether kmn acts on the kind; objects of the others are
+    stored and listed only.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    short: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    status: bool = False
+    scale: bool = False
+    effect: bool = False
+
+    @property
+    def api_version(self) -> str:
+        """``v1`` for the core group, ``group/version`` otherwise: the ``apiVersion`` of the objects."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def singular(self) -> str:
+        """The lower-case kind: what kubectl accepts and prints."""
+        return self.kind.lower()
+
+    @property
+    def qualified(self) -> str:
+        """``deployments.apps``; plain ``pods`` for the core group. kubectl's name for the resource in messages."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """REST path of the collection (of all namespaces when ``namespace`` is None), object or subresource."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        scope = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
+        return f"{root}{scope}/{self.plural}" + (f"/{name}" if name else "") + (f"/{subresource}" if subresource else "")
+
+
+def _core(plural: str, kind: str, *short: str, **flags: object) -> Resource:
+    return Resource("", "v1", plural, kind, short=short, **flags)  # type: ignore[arg-type]
+
+
+def _in(group_version: str, plural: str, kind: str, *short: str, **flags: object) -> Resource:
+    group, version = group_version.split("/")
+    return Resource(group, version, plural, kind, short=short, **flags)  # type: ignore[arg-type]
+
+
+_WORKLOAD = {"status": True, "effect": True, "categories": ("all",)}
+_CLUSTER = {"namespaced": False}
+
+# Core group.
+NAMESPACES = _core("namespaces", "Namespace", "ns", status=True, effect=True, namespaced=False)
+NODES = _core("nodes", "Node", "no", status=True, effect=True, namespaced=False)
+PODS = _core("pods", "Pod", "po", status=True, effect=True, categories=("all",))
+SERVICES = _core("services", "Service", "svc", status=True, effect=True, categories=("all",))
+ENDPOINTS = _core("endpoints", "Endpoints", "ep", effect=True)
+REPLICATIONCONTROLLERS = Resource(
+    "", "v1", "replicationcontrollers", "ReplicationController", short=("rc",), categories=("all",), status=True,
+    scale=True, effect=True,
+)  # fmt: skip
+CONFIGMAPS = _core("configmaps", "ConfigMap", "cm")
+SECRETS = _core("secrets", "Secret")
+SERVICEACCOUNTS = _core("serviceaccounts", "ServiceAccount", "sa")
+EVENTS = _core("events", "Event", "ev")
+
+# Workloads.
+DEPLOYMENTS = _in("apps/v1", "deployments", "Deployment", "deploy", scale=True, **_WORKLOAD)
+REPLICASETS = _in("apps/v1", "replicasets", "ReplicaSet", "rs", scale=True, **_WORKLOAD)
+STATEFULSETS = _in("apps/v1", "statefulsets", "StatefulSet", "sts", scale=True, **_WORKLOAD)
+DAEMONSETS = _in("apps/v1", "daemonsets", "DaemonSet", "ds", **_WORKLOAD)
+CONTROLLERREVISIONS = _in("apps/v1", "controllerrevisions", "ControllerRevision")
+JOBS = _in("batch/v1", "jobs", "Job", **_WORKLOAD)
+CRONJOBS = _in("batch/v1", "cronjobs", "CronJob", "cj", status=True, categories=("all",))
+
+# Networking.
+ENDPOINTSLICES = _in("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", effect=True)
+NETWORKPOLICIES = _in("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", "netpol")
+INGRESSES = _in("networking.k8s.io/v1", "ingresses", "Ingress", "ing", status=True)
+INGRESSCLASSES = _in("networking.k8s.io/v1", "ingressclasses", "IngressClass", **_CLUSTER)
+
+# kmn's own. A Cluster is the resolved cluster file; an Edge is the way to the emulated internet; a DataPlane is what
+# the controller reports: how far the flows of every bridge have come.
+CLUSTERS = _in("kmn.io/v1", "clusters", "Cluster", effect=True, **_CLUSTER)
+EDGES = _in("kmn.io/v1", "edges", "Edge", effect=True, **_CLUSTER)
+DATAPLANES = _in("kmn.io/v1", "dataplanes", "DataPlane", "dp", status=True, effect=True, **_CLUSTER)
+
+ALL: tuple[Resource, ...] = (
+    NAMESPACES,
+    NODES,
+    PODS,
+    SERVICES,
+    ENDPOINTS,
+    REPLICATIONCONTROLLERS,
+    CONFIGMAPS,
+    SECRETS,
+    SERVICEACCOUNTS,
+    EVENTS,
+    _core("persistentvolumeclaims", "PersistentVolumeClaim", "pvc", status=True),
+    _core("persistentvolumes", "PersistentVolume", "pv", status=True, namespaced=False),
+    _core("limitranges", "LimitRange", "limits"),
+    _core("resourcequotas", "ResourceQuota", "quota", status=True),
+    _core("podtemplates", "PodTemplate"),
+    DEPLOYMENTS,
+    REPLICASETS,
+    STATEFULSETS,
+    DAEMONSETS,
+    CONTROLLERREVISIONS,
+    JOBS,
+    CRONJOBS,
+    ENDPOINTSLICES,
+    NETWORKPOLICIES,
+    INGRESSES,
+    INGRESSCLASSES,
+    _in("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),
+    _in("autoscaling/v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),
+    _in("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True),
+    _in("rbac.authorization.k8s.io/v1", "roles", "Role"),
+    _in("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding"),
+    _in("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", **_CLUSTER),
+    _in("rbac.authorization.k8s.io/v1", "clusterrolebindings", "ClusterRoleBinding", **_CLUSTER),
+    _in("storage.k8s.io/v1", "storageclasses", "StorageClass", "sc", **_CLUSTER),
+    _in("scheduling.k8s.io/v1", "priorityclasses", "PriorityClass", "pc", **_CLUSTER),
+    _in("coordination.k8s.io/v1", "leases", "Lease"),
+    _in("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", "crd", "crds",
+        status=True, **_CLUSTER),
+    _in("admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration",
+        **_CLUSTER),
+    _in("admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration",
+        **_CLUSTER),
+    CLUSTERS,
+    EDGES,
+    DATAPLANES,
+)  # fmt: skip
+
+_BY_KIND = {(r.api_version, r.kind): r for r in ALL}
+_BY_PATH = {(r.group, r.version, r.plural): r for r in ALL}
+
+
+def by_kind(api_version: str, kind: str) -> Resource:
+    """The resource of an object's ``apiVersion`` and ``kind``.
+
+    Raises ApiError (404, as kubectl words it) naming near misses: the same kind under another version.
+    """
+    found = _BY_KIND.get((api_version, kind))
+    if found is None:
+        others = sorted({r.api_version for r in ALL if r.kind == kind})
+        hint = f"; kmn serves {kind} as {' and '.join(others)}" if others else ""
+        raise ApiError(
+            404, Reason.NOT_FOUND, f'no matches for kind "{kind}" in version "{api_version}"{hint}'
+        )
+    return found
+
+
+def by_path(group: str, version: str, plural: str) -> Resource | None:
+    """The resource of a REST path's segments, None when it is not served."""
+    return _BY_PATH.get((group, version, plural))
+
+
+def by_word(word: str) -> Iterator[Resource]:
+    """Resources that a user may mean by ``word``: plural, singular, kind, short name, or ``plural.group``."""
+    wanted = word.lower()
+    for resource in ALL:
+        if wanted in (resource.plural, resource.singular, resource.qualified, *resource.short):
+            yield resource
