@@ -58,7 +58,8 @@ class ApiError(Exception):
         reason = body.get("reason", "")
         message = body.get("message") or f"HTTP {code}"
         kinds = {"NotFound": NotFound, "AlreadyExists": AlreadyExists, "Conflict": Conflict, "Invalid": Invalid}
-        error = (kinds.get(reason) or cls).__new__(kinds.get(reason) or cls)
+        kind: type[ApiError] = kinds.get(reason, cls)
+        error = kind.__new__(kind)
         ApiError.__init__(error, body.get("code", code), reason, message, body.get("details"))
         return error
 
@@ -79,9 +80,7 @@ class AlreadyExists(ApiError):
     """409 on create."""
 
     def __init__(self, qualified: str, name: str) -> None:
-        super().__init__(
-            409, Reason.ALREADY_EXISTS, f'{qualified} "{name}" already exists', _details(qualified, name)
-        )
+        super().__init__(409, Reason.ALREADY_EXISTS, f'{qualified} "{name}" already exists', _details(qualified, name))
 
 
 class Conflict(ApiError):
@@ -114,6 +113,4 @@ class Invalid(ApiError):
         self.errors = tuple(errors)
         text = "; ".join(str(e) for e in errors)
         causes = [{"reason": e.reason, "message": e.message, "field": e.path} for e in errors]
-        super().__init__(
-            422, Reason.INVALID, f"{kind} {name}: {text}", {"name": name, "kind": kind, "causes": causes}
-        )
+        super().__init__(422, Reason.INVALID, f"{kind} {name}: {text}", {"name": name, "kind": kind, "causes": causes})

@@ -3,8 +3,6 @@
 Objects that come from a store, a client or a watch are shared: read them, and copy (:func:`draft`) before changing.
 """
 
-from __future__ import annotations
-
 import copy
 import datetime as dt
 from collections.abc import Iterable, Mapping

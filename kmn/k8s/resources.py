@@ -83,7 +83,7 @@ class Resource:
         """REST path of the collection (of all namespaces when ``namespace`` is None), object or subresource."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         scope = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
-        return f"{root}{scope}/{self.plural}" + (f"/{name}" if name else "") + (f"/{subresource}" if subresource else "")
+        return "/".join(part for part in (f"{root}{scope}/{self.plural}", name, subresource) if part)
 
 
 def _core(plural: str, kind: str, *short: str, **flags: object) -> Resource:
@@ -195,9 +195,7 @@ def by_kind(api_version: str, kind: str) -> Resource:
     if found is None:
         others = sorted({r.api_version for r in ALL if r.kind == kind})
         hint = f"; kmn serves {kind} as {' and '.join(others)}" if others else ""
-        raise ApiError(
-            404, Reason.NOT_FOUND, f'no matches for kind "{kind}" in version "{api_version}"{hint}'
-        )
+        raise ApiError(404, Reason.NOT_FOUND, f'no matches for kind "{kind}" in version "{api_version}"{hint}')
     return found
 
 
