@@ -45,9 +45,9 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Resource:
-    """One REST collection of the API.
+    """One REST collection of the API. There is one instance for each, so it is compared and hashed by identity.
 
     ``group`` is "" for the core group. ``effect`` says whether kmn acts on the kind; objects of the others are
     stored and listed only.

@@ -1,7 +1,7 @@
 """Label and field selectors: parsed once, matched often.
 
-Three spellings lead to a :class:`LabelSelector`: kubectl's text (``app=web,tier in (a,b)``), the API's ``LabelSelector``
-object (``matchLabels``, ``matchExpressions``) and the plain map of Services and ReplicationControllers.
+Three spellings lead to a :class:`LabelSelector`: kubectl's text (``app=web,tier in (a,b)``), the API's
+``LabelSelector`` object (``matchLabels``, ``matchExpressions``) and the map of Services and ReplicationControllers.
 """
 
 from __future__ import annotations
@@ -95,10 +95,7 @@ class LabelSelector:
         for key, value in self._equal:
             if labels.get(key) != value:
                 return False
-        for requirement in self._other:
-            if not requirement.matches(labels):
-                return False
-        return True
+        return not self._other or all(requirement.matches(labels) for requirement in self._other)
 
     def __str__(self) -> str:
         return ",".join(str(r) for r in self.requirements)
