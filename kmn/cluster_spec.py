@@ -1,16 +1,22 @@
-"""The cluster file (``kind: Cluster``, ``apiVersion: kmn.io/v1``), parsed, defaulted and checked.
+"""What a cluster is made of: the content of a cluster file with every default resolved, as plain data.
 
-The schema is published in ``kmn/schemas/cluster.schema.json`` and documented in ``docs/cluster-file.md``. What the
-schema cannot say (overlapping networks, names used twice, links to unknown routers) is checked here.
+``kmn.cluster_file`` makes it from a file and checks it; ``docs/cluster-file.md`` documents the fields. The ``Cluster``
+object of the API (:meth:`ClusterSpec.to_object`) is a cluster file again, with everything written out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any, Literal
 
+from kmn.units import format_bandwidth, format_duration
+
 __all__ = ["ClusterSpec", "FabricLink", "Link", "NodeSpec", "OutsideHost"]
+
+API_VERSION = "kmn.io/v1"
+KIND = "Cluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,89 @@ class ClusterSpec:
         """The edge's address among the outside hosts: their default gateway."""
         return self.internet_cidr[1]
 
+    @classmethod
+    def load(cls, path: str | Path) -> ClusterSpec:
+        """Read a cluster file (YAML or JSON). Raises :class:`kmn.cluster_file.ClusterFileError`."""
+        from kmn import cluster_file
+
+        return cluster_file.load(Path(path))
+
+    @classmethod
+    def parse(cls, obj: Any, base_dir: str | Path = ".", *, source: str = "cluster file") -> ClusterSpec:
+        """A specification from a parsed cluster file; manifests are relative to ``base_dir``."""
+        from kmn import cluster_file
+
+        return cluster_file.parse(obj, Path(base_dir), source)
+
+    @classmethod
+    def default(cls, name: str) -> ClusterSpec:
+        """The cluster that a file with a name and nothing else describes."""
+        return cls.parse({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}})
+
+    @classmethod
+    def from_object(cls, obj: dict[str, Any]) -> ClusterSpec:
+        """The reverse of :meth:`to_object`; takes the object as the API serves it, too."""
+        metadata = {"name": obj["metadata"]["name"]}
+        return cls.parse({"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata,
+                          "spec": obj.get("spec")}, source=f"Cluster {metadata['name']}")  # fmt: skip
+
     def to_object(self) -> dict[str, Any]:
-        """The ``Cluster`` object that the API serves."""
-        raise NotImplementedError
+        """The ``Cluster`` object that the API serves: a cluster file with every default written out."""
+        spec: dict[str, Any] = {
+            "nodes": [_node_object(node) for node in self.nodes],
+            "nodeCIDR": str(self.node_cidr),
+            "podCIDR": str(self.pod_cidr),
+            "nodeCIDRMaskSize": self.node_pod_prefix,
+            "serviceCIDR": str(self.service_cidr),
+            "clusterDomain": self.cluster_domain,
+            "datapath": self.datapath,
+            "fabric": {
+                "routers": list(self.routers),
+                "links": [{"ends": [each.a, each.b], **_link_object(each.link)} for each in self.fabric_links],
+                "edge": self.edge_router,
+            },
+            "internet": {
+                "cidr": str(self.internet_cidr),
+                "nat": str(self.nat_cidr),
+                "hosts": [
+                    {"name": host.name, "address": str(host.address), **_present(link=_link_object(host.link))}
+                    for host in self.outside_hosts
+                ],
+            },
+            "manifests": list(self.manifests),
+        }
+        if self.initial_delay is not None:
+            spec["probes"] = {"initialDelay": format_duration(self.initial_delay)}
+        return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": self.name}, "spec": spec}
+
+
+def _node_object(node: NodeSpec) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "address": str(node.address),
+        "router": node.router,
+        **_present(
+            labels=dict(node.labels),
+            annotations=dict(node.annotations),
+            taints=[dict(taint) for taint in node.taints],
+            uplink=_link_object(node.uplink),
+            podLink=_link_object(node.pod_link),
+        ),
+    }
+
+
+def _link_object(link: Link) -> dict[str, Any]:
+    obj: dict[str, Any] = {}
+    if link.bandwidth is not None:
+        obj["bandwidth"] = format_bandwidth(link.bandwidth)
+    if link.delay is not None:
+        obj["delay"] = format_duration(link.delay)
+    if link.jitter is not None:
+        obj["jitter"] = format_duration(link.jitter)
+    if link.loss is not None:
+        obj["loss"] = link.loss
+    return obj
+
+
+def _present(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value}

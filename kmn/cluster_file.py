@@ -1,0 +1,360 @@
+"""Reading a cluster file: schema, defaults, and what a schema cannot say. The result is a ``ClusterSpec``.
+
+The schema is published in ``kmn/schemas/cluster.schema.json``. Networks that overlap, names used twice, routers that
+nothing leads to and the like are checked here; all errors are told at once, by field and with what would be right.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from ipaddress import IPv4Address, IPv4Network
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from kmn.cluster_spec import ClusterSpec, FabricLink, Link, NodeSpec, OutsideHost
+from kmn.k8s.errors import FieldError
+from kmn.k8s.schema import Report, Schemas, did_you_mean
+from kmn.k8s.yaml import YamlError, parse_documents
+from kmn.units import parse_bandwidth, parse_duration
+
+__all__ = ["ClusterFileError", "load", "parse"]
+
+FIRST_OUTSIDE_HOST = 10  # of internet.cidr; the addresses before are the edge's
+_NETWORKS = {
+    "nodeCIDR": "172.18.0.0/16",
+    "podCIDR": "10.244.0.0/16",
+    "serviceCIDR": "10.96.0.0/12",
+    "internet.cidr": "203.0.113.0/24",
+    "internet.nat": "198.51.100.0/24",
+}
+_RESERVED = {"loopback": "127.0.0.0/8", "link-local": "169.254.0.0/16", "multicast": "224.0.0.0/4"}
+_LARGEST_SERVICE_NETWORK = 12  # prefix length; kube-apiserver's limit as well
+
+
+class ClusterFileError(Exception):
+    """A cluster file that cannot be used: ``cluster.yaml: spec.nodes[1].name: "n1" is used twice``."""
+
+    def __init__(self, path: str, errors: Sequence[FieldError]) -> None:
+        self.path = path
+        self.errors = tuple(errors)
+        super().__init__("\n".join(f"{path}: {error}" for error in self.errors))
+
+
+def load(path: Path) -> ClusterSpec:
+    """Read, parse and check a file."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ClusterFileError(str(path), [FieldError("file", f"cannot be read: {why}")]) from error
+    try:
+        documents = [doc for doc in parse_documents(text, str(path)) if doc.value is not None]
+    except YamlError as error:
+        raise ClusterFileError(
+            str(path), [FieldError(f"line {error.line}, column {error.column}", error.problem)]
+        ) from error
+    if len(documents) != 1:
+        error_ = FieldError("file", f"must hold one document of kind Cluster, holds {len(documents)}; manifests belong "
+                                    "into files of their own, named under spec.manifests")  # fmt: skip
+        raise ClusterFileError(str(path), [error_])
+    return parse(documents[0].value, path.resolve().parent, str(path))
+
+
+def parse(obj: Any, base_dir: Path, source: str) -> ClusterSpec:
+    """Check a parsed file against the schema, fill in what it leaves out, check what the schema cannot say."""
+    report = Report()
+    _schema().definition("Cluster")(obj, None, report)
+    errors = report.errors + [unknown.error for unknown in report.unknown]
+    if errors:
+        raise ClusterFileError(source, errors)
+    reader = _Reader(obj.get("spec") or {}, base_dir)
+    spec = reader.read(obj["metadata"]["name"])
+    if reader.errors:
+        raise ClusterFileError(source, reader.errors)
+    assert spec is not None
+    return spec
+
+
+@cache
+def _schema() -> Schemas:
+    text = (files("kmn") / "schemas" / "cluster.schema.json").read_text()
+    return Schemas(json.loads(text)["$defs"])
+
+
+@dataclass
+class _Reader:
+    """One pass over ``spec``, which is valid by the schema; collects errors and goes on as far as it makes sense."""
+
+    spec: dict[str, Any]
+    base_dir: Path
+    errors: list[FieldError] = field(default_factory=list)
+
+    def wrong(self, path: str, message: str) -> None:
+        self.errors.append(FieldError(f"spec.{path}", message))
+
+    def read(self, name: str) -> ClusterSpec | None:
+        networks = self.networks()
+        if len(networks) < len(_NETWORKS):
+            return None
+        routers, fabric_links, edge = self.fabric()
+        nodes = self.nodes(networks["nodeCIDR"], routers)
+        mask = self.spec.get("nodeCIDRMaskSize", 24)
+        self.check_sizes(networks, mask, len(nodes))
+        hosts = self.hosts(networks["internet.cidr"])
+        delay = (self.spec.get("probes") or {}).get("initialDelay")
+        return ClusterSpec(
+            name=name,
+            nodes=nodes,
+            pod_cidr=networks["podCIDR"],
+            node_pod_prefix=mask,
+            service_cidr=networks["serviceCIDR"],
+            node_cidr=networks["nodeCIDR"],
+            cluster_domain=self.spec.get("clusterDomain", "cluster.local"),
+            datapath=self.spec.get("datapath", "auto"),
+            routers=routers,
+            fabric_links=fabric_links,
+            edge_router=edge,
+            internet_cidr=networks["internet.cidr"],
+            nat_cidr=networks["internet.nat"],
+            outside_hosts=hosts,
+            manifests=self.manifests(),
+            initial_delay=None if delay is None else parse_duration(delay),
+        )
+
+    # --- networks -----------------------------------------------------------------------------------------------
+
+    def networks(self) -> dict[str, IPv4Network]:
+        found: dict[str, IPv4Network] = {}
+        for path, default in _NETWORKS.items():
+            parent, _, leaf = path.rpartition(".")
+            text = (self.spec.get(parent) or {} if parent else self.spec).get(leaf, default)
+            network = self.network(path, text)
+            if network is not None:
+                found[path] = network
+        for (one, a), (other, b) in combinations(found.items(), 2):
+            if a.overlaps(b):
+                self.wrong(one, f"{a} overlaps spec.{other} {b}: every network needs addresses of its own")
+        return found
+
+    def network(self, path: str, text: str) -> IPv4Network | None:
+        try:
+            network = IPv4Network(text, strict=False)
+        except ValueError:
+            self.wrong(path, f"{text} is no IPv4 network: write one such as {_NETWORKS[path]}")
+            return None
+        if str(network) != text:
+            self.wrong(path, f"{text} has host bits set: write {network}")
+        for what, reserved in _RESERVED.items():
+            if network.overlaps(IPv4Network(reserved)):
+                self.wrong(path, f"{network} overlaps the {what} addresses {reserved}: use another network")
+        return network
+
+    def check_sizes(self, networks: dict[str, IPv4Network], mask: int, nodes: int) -> None:
+        pods, services = networks["podCIDR"], networks["serviceCIDR"]
+        room = 2 ** (mask - pods.prefixlen) if mask >= pods.prefixlen else 0
+        if room == 0:
+            self.wrong(
+                "nodeCIDRMaskSize", f"/{mask} does not fit into podCIDR {pods}: must be {pods.prefixlen} or more"
+            )
+        elif nodes > room:
+            self.wrong("podCIDR", f"{pods} holds {room} node networks of /{mask}, there are {nodes} nodes: "
+                                  "use a larger podCIDR or a larger nodeCIDRMaskSize")  # fmt: skip
+        if services.prefixlen < _LARGEST_SERVICE_NETWORK or services.prefixlen > 27:
+            self.wrong("serviceCIDR", f"{services} must have a prefix length between {_LARGEST_SERVICE_NETWORK} and 27")
+        if networks["internet.nat"].prefixlen > 30:
+            self.wrong("internet.nat", f"{networks['internet.nat']} must have a prefix length of 30 or less")
+
+    def address(self, path: str, text: str, network: IPv4Network, taken: dict[IPv4Address, str]) -> IPv4Address | None:
+        """An address asked for: in the network, not its router's, not another's."""
+        try:
+            address = IPv4Address(text)
+        except ValueError:
+            self.wrong(path, f"{text} is no IPv4 address")
+            return None
+        if address not in network or address in (network[0], network[1], network[-1]):
+            self.wrong(path, f"{address} must be between {network[2]} and {network[-2]}")
+            return None
+        if address in taken:
+            self.wrong(path, f"{address} is the address of {taken[address]} already")
+            return None
+        return address
+
+    # --- nodes --------------------------------------------------------------------------------------------------
+
+    def nodes(self, network: IPv4Network, routers: tuple[str, ...]) -> tuple[NodeSpec, ...]:
+        entries = self.spec.get("nodes", [{"count": 2}])
+        named = self.unique((f"nodes[{i}].name", entry["name"]) for i, entry in enumerate(entries) if "name" in entry)
+        taken: dict[IPv4Address, str] = {}
+        for index, entry in enumerate(entries):
+            path = f"nodes[{index}]"
+            for forbidden in ("name", "address"):
+                if "count" in entry and forbidden in entry:
+                    self.wrong(f"{path}.{forbidden}", "not together with count, which makes several nodes: remove one")
+            if "address" in entry:
+                address = self.address(f"{path}.address", entry["address"], network, taken)
+                if address is not None:
+                    taken[address] = f"spec.{path}"
+        asked = dict(taken)
+        free = (a for a in _from(network, 2) if a not in asked)
+        numbers = _numbers_without(named)
+        nodes: list[NodeSpec] = []
+        for index, entry in enumerate(entries):
+            router = self.router_of(f"nodes[{index}]", entry, routers)
+            for _ in range(entry.get("count", 1)):
+                name = entry.get("name") or f"n{numbers(len(nodes) + 1)}"
+                asked_for = next((a for a, who in asked.items() if who == f"spec.nodes[{index}]"), None)
+                address = asked_for or next(free, None)
+                if address is None:
+                    self.wrong("nodeCIDR", f"{network} has no address left for node {name}: use a larger network")
+                    return tuple(nodes)
+                nodes.append(_node(entry, name, address, router))
+        return tuple(nodes)
+
+    def router_of(self, path: str, entry: dict[str, Any], routers: tuple[str, ...]) -> str:
+        name = entry.get("router")
+        if name is None:
+            if len(routers) > 1:
+                self.wrong(
+                    f"{path}.router", f"required, as the fabric has several routers: one of {', '.join(routers)}"
+                )
+            return routers[0]
+        self.known_router(f"{path}.router", name, routers)
+        return str(name)
+
+    # --- fabric and outside -------------------------------------------------------------------------------------
+
+    def fabric(self) -> tuple[tuple[str, ...], tuple[FabricLink, ...], str]:
+        fabric = self.spec.get("fabric") or {}
+        routers = tuple(fabric.get("routers", ("fabric",)))
+        self.unique((f"fabric.routers[{i}]", name) for i, name in enumerate(routers))
+        links: list[FabricLink] = []
+        pairs: set[frozenset[str]] = set()
+        for index, entry in enumerate(fabric.get("links", ())):
+            path = f"fabric.links[{index}].ends"
+            a, b = entry["ends"]
+            known = [self.known_router(f"{path}[{i}]", end, routers) for i, end in enumerate((a, b))]
+            if a == b:
+                self.wrong(path, f"a link needs two different routers, both ends are {a}")
+            elif frozenset((a, b)) in pairs:
+                self.wrong(path, f"{a} and {b} are linked already: one link a pair")
+            elif all(known):
+                pairs.add(frozenset((a, b)))
+                links.append(FabricLink(a, b, _link(entry)))
+        edge = fabric.get("edge", routers[0])
+        self.known_router("fabric.edge", edge, routers)
+        lost = _unreachable(routers, links)
+        if lost:
+            self.wrong(
+                "fabric.links", f"no way from {routers[0]} to {', '.join(lost)}: add links that connect all routers"
+            )
+        return routers, tuple(links), edge
+
+    def known_router(self, path: str, name: str, routers: tuple[str, ...]) -> bool:
+        if name not in routers:
+            self.wrong(
+                path, f'no router "{name}" in spec.fabric.routers ({", ".join(routers)}){did_you_mean(name, routers)}'
+            )
+        return name in routers
+
+    def hosts(self, network: IPv4Network) -> tuple[OutsideHost, ...]:
+        entries = (self.spec.get("internet") or {}).get("hosts", [{"name": "e1"}])
+        self.unique((f"internet.hosts[{i}].name", entry["name"]) for i, entry in enumerate(entries))
+        taken: dict[IPv4Address, str] = {}
+        asked: dict[int, IPv4Address] = {}
+        for index, entry in enumerate(entries):
+            if "address" in entry:
+                address = self.address(f"internet.hosts[{index}].address", entry["address"], network, taken)
+                if address is not None:
+                    taken[address] = f"host {entry['name']}"
+                    asked[index] = address
+        free = (a for a in _from(network, FIRST_OUTSIDE_HOST) if a not in taken)
+        hosts: list[OutsideHost] = []
+        for index, entry in enumerate(entries):
+            address = asked.get(index) or next(free, None)
+            if address is None:
+                self.wrong(
+                    "internet.cidr", f"{network} has no address left for host {entry['name']}: use a larger network"
+                )
+                break
+            hosts.append(OutsideHost(entry["name"], address, _link(entry.get("link") or {})))
+        return tuple(hosts)
+
+    # --- the rest -----------------------------------------------------------------------------------------------
+
+    def manifests(self) -> tuple[str, ...]:
+        found: list[str] = []
+        for index, text in enumerate(self.spec.get("manifests", ())):
+            path = (self.base_dir / text).resolve()
+            if "://" in text:
+                self.wrong(
+                    f"manifests[{index}]", f"{text}: addresses are not fetched; download the file and name it here"
+                )
+            elif not path.exists():
+                self.wrong(f"manifests[{index}]", f"{text}: no such file or directory ({path})")
+            found.append(str(path))
+        return tuple(found)
+
+    def unique(self, names: Iterable[tuple[str, str]]) -> set[str]:
+        seen: dict[str, str] = {}
+        for path, name in names:
+            if name in seen:
+                self.wrong(path, f'"{name}" is used twice, here and in spec.{seen[name]}: use another name')
+            seen.setdefault(name, path)
+        return set(seen)
+
+
+def _node(entry: dict[str, Any], name: str, address: IPv4Address, router: str) -> NodeSpec:
+    return NodeSpec(
+        name=name,
+        address=address,
+        labels=dict(entry.get("labels") or {}),
+        annotations=dict(entry.get("annotations") or {}),
+        taints=tuple(dict(taint) for taint in entry.get("taints") or ()),
+        uplink=_link(entry.get("uplink") or {}),
+        pod_link=_link(entry.get("podLink") or {}),
+        router=router,
+    )
+
+
+def _link(entry: dict[str, Any]) -> Link:
+    bandwidth, delay, jitter, loss = (entry.get(name) for name in ("bandwidth", "delay", "jitter", "loss"))
+    return Link(
+        bandwidth=None if bandwidth is None else parse_bandwidth(bandwidth),
+        delay=None if delay is None else parse_duration(delay),
+        jitter=None if jitter is None else parse_duration(jitter),
+        loss=None if loss is None else float(loss),
+    )
+
+
+def _from(network: IPv4Network, first: int) -> Iterator[IPv4Address]:
+    """Addresses of a network from the ``first`` on, without its broadcast address."""
+    for number in range(first, network.num_addresses - 1):
+        yield network[number]
+
+
+def _numbers_without(named: set[str]) -> Any:
+    """Numbers for nodes without a name: the node's position, or the next whose name nobody has."""
+    last = 0
+
+    def number(position: int) -> int:
+        nonlocal last
+        last = max(last + 1, position)
+        while f"n{last}" in named:
+            last += 1
+        return last
+
+    return number
+
+
+def _unreachable(routers: tuple[str, ...], links: list[FabricLink]) -> list[str]:
+    reached = {routers[0]}
+    while True:
+        more = {end for link in links if {link.a, link.b} & reached for end in (link.a, link.b)} - reached
+        if not more:
+            return [router for router in routers if router not in reached]
+        reached |= more
