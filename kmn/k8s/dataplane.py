@@ -19,6 +19,7 @@ __all__ = [
     "NETNS",
     "OBSERVED_RESOURCES",
     "OFPORT",
+    "PROGRAM",
     "REJECT_IP",
     "REJECT_PORT",
     "UPLINK_MAC",
@@ -31,6 +32,8 @@ __all__ = [
 NETNS = "kmn.io/netns"  # name under /run/netns: `ip netns exec NAME ...`
 MAC = "kmn.io/mac"
 OFPORT = "kmn.io/ofport"  # OpenFlow port number on the node's bridge, decimal
+# Annotation of Pods only: one of kmn's own programs listens in the pod. Its value is the program's name ("dns").
+PROGRAM = "kmn.io/program"
 # Annotations of Nodes only.
 DATAPATH_ID = "kmn.io/datapath-id"  # 16 hexadecimal digits
 UPLINK_MAC = "kmn.io/uplink-mac"  # source MAC of what leaves for the fabric
