@@ -1,0 +1,122 @@
+"""The edge: a bridge between the fabric and the hosts of an emulated internet, there when the cluster has such hosts.
+
+The controller programs it from the ``Edge`` object that :func:`edge_object` describes. The edge has no address of its
+own in the kernel: flows answer for it.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from kmn.cluster_spec import ClusterSpec, OutsideHost
+from kmn.emulator import netlink, shaping
+from kmn.emulator.fabric import DEFAULT_ROUTE, Fabric, Uplink
+from kmn.emulator.netlink import NextHop, Veth
+from kmn.emulator.netns import delete
+from kmn.emulator.ovs import BridgePlan, Port, Switch
+from kmn.emulator.space import Space
+from kmn.k8s.dataplane import FIRST_POD_OFPORT, GATEWAY_MAC, UPLINK_OFPORT, mac_of
+from kmn.k8s.objects import Object
+from kmn.k8s.resources import EDGES
+from kmn.naming import Paths, device, netns
+
+__all__ = ["EDGE_NAME", "Edge", "datapath_id", "edge_object", "host_netns"]
+
+EDGE_NAME = "default"
+_UPLINK = "uplink"
+_ETH0 = 100  # device index, as in pods
+_NO_KERNEL = {"net/ipv4/ip_forward": "0"}
+
+
+def datapath_id(mac: str) -> str:
+    """A bridge's identity towards the controller: sixteen hexadecimal digits."""
+    return mac.replace(":", "").rjust(16, "0")
+
+
+def host_netns(spec: ClusterSpec, host: OutsideHost) -> str:
+    """Name of an outside host's namespace."""
+    return netns(spec.name, "host", host.name)
+
+
+def _uplink(spec: ClusterSpec) -> Uplink:
+    return Uplink.of(spec.edge_address, "edge")
+
+
+def edge_object(spec: ClusterSpec) -> Object:
+    """The ``Edge`` that the controller reads."""
+    uplink = _uplink(spec)
+    return {
+        "apiVersion": EDGES.api_version,
+        "kind": EDGES.kind,
+        "metadata": {"name": EDGE_NAME},
+        "spec": {
+            "netns": netns(spec.name, "edge"),
+            "datapathID": datapath_id(mac_of(str(spec.edge_address))),
+            "fabric": {"ofport": UPLINK_OFPORT, "mac": uplink.port_mac, "nextHopMAC": uplink.router_mac},
+            "hosts": [
+                {
+                    "name": host.name,
+                    "ip": str(host.address),
+                    "mac": mac_of(str(host.address)),
+                    "ofport": FIRST_POD_OFPORT + number,
+                    "netns": host_netns(spec, host),
+                }
+                for number, host in enumerate(spec.outside_hosts)
+            ],
+            "address": str(spec.edge_address),
+            "internetCIDR": str(spec.internet_cidr),
+            "natAddresses": [str(spec.nat_cidr[1] if spec.nat_cidr.num_addresses > 1 else spec.nat_cidr[0])],
+            "clusterCIDRs": [str(spec.pod_cidr), str(spec.node_cidr)],
+        },
+    }
+
+
+class Edge:
+    """The edge's namespace, switch and outside hosts."""
+
+    def __init__(self, spec: ClusterSpec, paths: Paths, template: Path) -> None:
+        self._spec = spec
+        name = netns(spec.name, "edge")
+        self.space = Space.create(name, _NO_KERNEL)
+        log = paths.log / f"{EDGE_NAME}-edge-ovs.log"
+        self.switch = Switch(spec.name, EDGE_NAME, name, paths.root / "edge", log, template)
+
+    def build(self, fabric: Fabric, datapath_type: str) -> BridgePlan:
+        """Make the devices; the switch is left to be started."""
+        spec = self._spec
+        fabric.attach(EDGE_NAME + "-edge", spec.edge_router, self.space, Veth(_UPLINK), _uplink(spec), [DEFAULT_ROUTE])
+        ports = [Port(_UPLINK, UPLINK_OFPORT)]
+        for number, host in enumerate(spec.outside_hosts):
+            ports.append(Port(self._host(host), FIRST_POD_OFPORT + number, {"kmn-host": host.name}))
+        mac = mac_of(str(spec.edge_address))
+        return BridgePlan(self.switch, self.space.name, datapath_type, datapath_id(mac), mac, tuple(ports))
+
+    def _host(self, host: OutsideHost) -> str:
+        """An outside host; the name of its device at the edge. It reaches even its own network through the edge."""
+        spec = self._spec
+        port = device(spec.name, "host", host.name)
+        space = Space.create(host_netns(spec, host), _NO_KERNEL)
+        try:
+            peer = Veth(port, netns=self.space.file, alias=f"host {host.name}")
+            space.netlink.apply(
+                [
+                    netlink.veth_add(Veth("eth0", mac_of(str(host.address)), _ETH0), peer),
+                    netlink.address_add(_ETH0, host.address, spec.internet_cidr.prefixlen, on_link=False),
+                    netlink.neighbour_add(_ETH0, spec.edge_address, GATEWAY_MAC),
+                    netlink.route_add(IPv4Network("0.0.0.0/0"), [NextHop(_ETH0, spec.edge_address)]),
+                    *shaping.egress(_ETH0, host.link),
+                    *shaping.ingress(_ETH0, host.link, "ifb", _ETH0 + 1),
+                ]
+            )
+            self.space.netlink.apply([netlink.link_up(port)])
+        finally:
+            space.release()
+        return port
+
+    def close(self) -> None:
+        """Remove the switch and the namespaces of edge and hosts."""
+        self.switch.kill()
+        for host in self._spec.outside_hosts:
+            delete(host_netns(self._spec, host))
+        self.space.close()

@@ -1,0 +1,332 @@
+"""What a cluster has in the kernel: nodes, pods, fabric, edge. Blocking calls, from one worker thread at a time.
+
+It takes plans, in which everything is decided (``model``), and makes them so. It knows no API and no objects.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+
+from kmn import naming
+from kmn.cluster_spec import ClusterSpec
+from kmn.emulator import features, netlink, netns, ovs, shaping
+from kmn.emulator.edge import EDGE_NAME, Edge, datapath_id
+from kmn.emulator.fabric import Fabric, Uplink, node_networks
+from kmn.emulator.model import NodePlan, PodPort
+from kmn.emulator.netlink import LOOPBACK_INDEX, Netlink, NextHop, Request, Veth
+from kmn.emulator.ovs import BridgePlan, Port, Switch
+from kmn.emulator.ovsdb import OvsdbError
+from kmn.emulator.space import Space
+from kmn.k8s.dataplane import GATEWAY_MAC, HOST_OFPORT, REJECT_IP, UPLINK_OFPORT, mac_of
+from kmn.naming import Paths, device
+
+__all__ = ["API_PORT", "Underlay", "UnderlayError", "bridge_mac", "node_uplink"]
+
+API_PORT = 6443
+_DEFAULT = IPv4Network("0.0.0.0/0")
+# Next hop of all that a node sends. Never seen in a packet: only its neighbour entry counts.
+_NODE_GATEWAY = IPv4Address("169.254.169.254")
+# Chosen, so that a device is made and configured in one batch; high, because a new namespace may come with tunnel
+# devices of modules that are loaded.
+_ETH0 = 100  # index of eth0 in namespaces of nodes and pods
+_IFB = 101  # index of a pod's shaping device
+_DOOMED = 7  # device group of ports that go together
+
+_NODE_SYSCTLS = {
+    "net/ipv4/ip_forward": "0",
+    "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/conf/default/rp_filter": "0",
+    # What the bridge turns back to the node may come from the node's own address.
+    "net/ipv4/conf/all/accept_local": "1",
+    # A Service without endpoints is refused by the node's kernel: each time, not a few times a second.
+    "net/ipv4/icmp_ratelimit": "0",
+    "net/ipv4/icmp_ratemask": "0",
+}
+
+
+class UnderlayError(Exception):
+    """The machine cannot hold this cluster, or something in the kernel went wrong."""
+
+
+def bridge_mac(address: IPv4Address) -> str:
+    """MAC address of a node's bridge device; its datapath id follows from it."""
+    return "0a:5c:" + ":".join(f"{byte:02x}" for byte in address.packed)
+
+
+def node_uplink(plan: NodePlan) -> Uplink:
+    """Both ends of a node's uplink."""
+    return Uplink.of(plan.address, f"uplink of {plan.name}", plan.uplink)
+
+
+@dataclass(slots=True)
+class _Node:
+    plan: NodePlan
+    space: Space
+    switch: Switch
+    pods: dict[str, PodPort] = field(default_factory=dict)  # by uid
+
+
+class Underlay:
+    """The kernel side of one cluster. Not safe for calls from two threads at a time."""
+
+    def __init__(self, spec: ClusterSpec, paths: Paths) -> None:
+        self._spec = spec
+        self._paths = paths
+        self._fabric = Fabric(spec)
+        self._edge: Edge | None = None
+        self._nodes: dict[str, _Node] = {}
+        self._template = paths.root / "empty.db"
+        self.datapath_type: str = "netdev"
+
+    def check(self) -> None:
+        """Refuse, before anything is touched, what this machine cannot do. Raises UnderlayError."""
+        problems = features.problems(self._spec)
+        if problems:
+            raise UnderlayError("; ".join(problems))
+        self.datapath_type = features.datapath_type(self._spec.datapath)
+
+    # --- fabric and edge ----------------------------------------------------------------------------------------------
+
+    def build_fabric(self) -> None:
+        """Make the routers, and the edge where there are outside hosts."""
+        for folder in (self._paths.root, self._paths.log, self._paths.root / "nodes", self._paths.root / "etc"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ovs.make_database(self._template)
+        self._fabric.build()
+        if self._spec.outside_hosts:
+            self._edge = Edge(self._spec, self._paths, self._template)
+            ovs.start_all([self._edge.build(self._fabric, self.datapath_type)])
+
+    def api_socket(self) -> socket.socket:
+        """A listening socket at the fabric's address, where nodes and pods reach the API server."""
+        with netns.entered(self._fabric.edge_space.file):
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((str(self._spec.fabric_address), API_PORT))
+        listener.listen(1024)
+        return listener
+
+    # --- nodes --------------------------------------------------------------------------------------------------------
+
+    def build_nodes(self, plans: Sequence[NodePlan]) -> None:
+        """Make nodes with their switches; those that are there already are left alone. All of them or none."""
+        plans = [plan for plan in plans if plan.name not in self._nodes]
+        try:
+            ovs.start_all([self._build_node(plan) for plan in plans])
+        except (OSError, OvsdbError) as error:
+            self.remove_nodes([plan.name for plan in plans])
+            raise UnderlayError(str(error)) from error
+
+    def _build_node(self, plan: NodePlan) -> BridgePlan:
+        spec = self._spec
+        name = self.node_netns(plan.name)
+        space = Space.create(name, _NODE_SYSCTLS)
+        log = self._paths.log / f"{plan.name}-ovs.log"
+        switch = Switch(spec.name, plan.name, name, self._paths.ovs(plan.name), log, self._template)
+        self._nodes[plan.name] = _Node(plan, space, switch)
+        gateway = plan.pod_cidr[1]
+        space.netlink.apply(
+            [
+                netlink.address_add(LOOPBACK_INDEX, IPv4Address(REJECT_IP)),
+                netlink.veth_add(Veth("eth0", mac_of(str(plan.address)), _ETH0), Veth("host", index=_ETH0 + 1)),
+                netlink.link_up("host"),
+                netlink.address_add(_ETH0, plan.address),
+                netlink.address_add(_ETH0, gateway),
+                netlink.neighbour_add(_ETH0, _NODE_GATEWAY, GATEWAY_MAC),
+                netlink.route_add(_DEFAULT, [NextHop(_ETH0, _NODE_GATEWAY)], plan.address),
+            ]
+        )
+        self._fabric.attach(plan.name, plan.router, space, Veth("uplink"), node_uplink(plan), node_networks(plan))
+        mac = bridge_mac(plan.address)
+        ports = (Port("uplink", UPLINK_OFPORT), Port("host", HOST_OFPORT))
+        return BridgePlan(switch, name, self.datapath_type, datapath_id(mac), mac, ports)
+
+    def node_netns(self, name: str) -> str:
+        """Name of a node's namespace."""
+        return naming.netns(self._spec.name, "node", name)
+
+    def remove_nodes(self, names: Iterable[str]) -> None:
+        """Remove nodes with their switches and the devices of their pods. One that is gone is no error."""
+        for name in names:
+            node = self._nodes.pop(name, None)
+            if node is None:
+                continue
+            node.switch.kill()
+            self._fabric.detach(name)
+            for pod in node.pods.values():
+                self._forget_pod(pod)
+            node.space.close()
+            shutil.rmtree(self._paths.ovs(name), ignore_errors=True)
+
+    def set_controllers(self, names: Iterable[str]) -> None:
+        """Let the bridges of these nodes connect to the controller (the edge's by the name of its Edge)."""
+        for name in names:
+            switch = self._switch(name)
+            if switch is not None:
+                switch.set_controller()
+
+    def switches(self) -> dict[str, Switch]:
+        """The switches by node, the edge's by the name of its Edge."""
+        found = {name: node.switch for name, node in self._nodes.items()}
+        if self._edge is not None:
+            found[EDGE_NAME] = self._edge.switch
+        return found
+
+    def _switch(self, name: str) -> Switch | None:
+        return self.switches().get(name)
+
+    # --- pods ---------------------------------------------------------------------------------------------------------
+
+    def attach_pods(self, pods: Sequence[PodPort]) -> dict[str, str]:
+        """Make pods' namespaces and ports. What went wrong, by uid; the others are attached.
+
+        A pod that is attached already is left as it is. A port carries no packet before the controller gives it flows.
+        """
+        errors: dict[str, str] = {}
+        made: dict[str, list[PodPort]] = defaultdict(list)
+        with netns.restored():
+            for pod in pods:
+                node = self._nodes.get(pod.node)
+                if node is None:
+                    errors[pod.uid] = f"Pod {pod.name}: node {pod.node} is not there"
+                elif pod.uid not in node.pods:
+                    try:
+                        self._make_pod(pod, node)
+                        made[pod.node].append(pod)
+                    except OSError as error:
+                        errors[pod.uid] = f"Pod {pod.name}: {error}"
+                        self._forget_pod(pod)
+        self._raise_ports(made, errors)
+        self._connect(made, errors)
+        return errors
+
+    def _make_pod(self, pod: PodPort, node: _Node) -> None:
+        """The calling thread ends up in the pod's namespace."""
+        self._write_etc(pod)
+        try:
+            netns.create(pod.netns)
+        except FileExistsError:
+            # Left by an attempt that failed: nobody lists it as attached.
+            netns.delete(pod.netns)
+            netns.create(pod.netns)
+        with Netlink(pod.netns) as link:
+            link.apply(_pod_requests(pod, Veth(self._port(pod), netns=node.space.file, alias=pod.name)))
+
+    def _port(self, pod: PodPort) -> str:
+        return device(self._spec.name, "pod", pod.uid)
+
+    def _raise_ports(self, made: dict[str, list[PodPort]], errors: dict[str, str]) -> None:
+        for name, pods in made.items():
+            results = self._nodes[name].space.netlink.attempt(netlink.link_up(self._port(pod)) for pod in pods)
+            for pod, error in zip(pods, results, strict=True):
+                if error is not None:
+                    errors[pod.uid] = f"Pod {pod.name}: {error}"
+
+    def _connect(self, made: dict[str, list[PodPort]], errors: dict[str, str]) -> None:
+        """Put devices on the bridges: all nodes work at the same time."""
+        ports: dict[str, list[Port]] = {}
+        for name, pods in made.items():
+            ports[name] = [
+                Port(self._port(pod), pod.ofport, {"pod": pod.name, "pod-uid": pod.uid})
+                for pod in pods
+                if pod.uid not in errors
+            ]
+        failed = self._each({name: self._nodes[name].switch for name in made}, ports)
+        for name, pods in made.items():
+            for pod in pods:
+                problem = failed[name].get(self._port(pod)) or failed[name].get("")
+                if problem:
+                    errors[pod.uid] = f"Pod {pod.name}: {problem}"
+                if pod.uid in errors:
+                    self._drop(self._nodes[name], [pod])
+                else:
+                    self._nodes[name].pods[pod.uid] = pod
+
+    @staticmethod
+    def _each(switches: dict[str, Switch], add: dict[str, list[Port]]) -> dict[str, dict[str, str]]:
+        """Add ports on many switches; problems by switch and device, under "" what is wrong with a whole switch."""
+        problems: dict[str, dict[str, str]] = {name: {} for name in switches}
+
+        def step(action: str) -> None:
+            for name, switch in switches.items():
+                if "" in problems[name]:
+                    continue
+                try:
+                    if action == "send":
+                        switch.send_ports(add[name])
+                    elif action == "receive":
+                        switch.receive(add[name])
+                        switch.send_wait()
+                    else:
+                        problems[name] |= switch.receive_wait()
+                except OvsdbError as error:
+                    problems[name][""] = str(error)
+
+        for action in ("send", "receive", "wait"):
+            step(action)
+        return problems
+
+    def detach_pods(self, pods: Sequence[PodPort]) -> None:
+        """Remove pods' ports, devices and namespaces. What is gone already is no error."""
+        by_node: dict[str, list[PodPort]] = defaultdict(list)
+        for pod in pods:
+            by_node[pod.node].append(pod)
+        for name, there in by_node.items():
+            node = self._nodes.get(name)
+            if node is not None:
+                self._drop(node, there)
+            else:
+                for pod in there:
+                    self._forget_pod(pod)
+
+    def _drop(self, node: _Node, pods: Sequence[PodPort]) -> None:
+        devices = [self._port(pod) for pod in pods]
+        try:
+            node.switch.send_ports(remove=devices)
+            node.switch.receive()
+        except OvsdbError:
+            pass  # the switch is down: it forgets ports whose devices are gone when it is back
+        node.space.netlink.apply([netlink.link_group(name, _DOOMED) for name in devices])
+        node.space.netlink.apply([netlink.group_delete(_DOOMED)])
+        for pod in pods:
+            node.pods.pop(pod.uid, None)
+            self._forget_pod(pod)
+
+    def _write_etc(self, pod: PodPort) -> None:
+        folder = self._paths.etc(pod.netns)
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        for name, text in (("resolv.conf", pod.resolv_conf), ("hosts", pod.hosts)):
+            (folder / name).write_text(text)
+        netns.link_etc(pod.netns, folder)
+
+    def _forget_pod(self, pod: PodPort) -> None:
+        netns.delete(pod.netns)
+        netns.unlink_etc(pod.netns)
+        shutil.rmtree(self._paths.etc(pod.netns), ignore_errors=True)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Remove nodes, edge and fabric as they are known here. ``purge`` needs none of this, and does more."""
+        self.remove_nodes(list(self._nodes))
+        if self._edge is not None:
+            self._edge.close()
+            self._edge = None
+        self._fabric.close()
+
+
+def _pod_requests(pod: PodPort, peer: Veth) -> list[Request]:
+    return [
+        netlink.link_up(LOOPBACK_INDEX),
+        netlink.veth_add(Veth("eth0", pod.mac, _ETH0), peer),
+        netlink.address_add(_ETH0, pod.address.ip, pod.address.network.prefixlen),
+        netlink.route_add(_DEFAULT, [NextHop(_ETH0, pod.gateway)]),
+        *shaping.egress(_ETH0, pod.link),
+        *shaping.ingress(_ETH0, pod.link, "ifb", _IFB),
+    ]
