@@ -78,7 +78,7 @@ class Zone:
             of_namespace[key.name] = obj
         elif not of_namespace:
             del self._services[key.namespace]
-        if old is not None and obj is not None and old["spec"] == obj["spec"]:
+        if (old and old["spec"]) == (obj and obj["spec"]):
             return False
         self._nodes.pop(key, None)
         for address in cluster_ips(old) if old else ():
