@@ -1,0 +1,228 @@
+"""The commands of ``kmn``: their words, options and help. What they do is in the modules beside this one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from kmn.cli import complete
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Kubernetes networking, emulated on real packets.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", help="Which cluster; not needed when one is running.", autocompletion=complete.clusters),
+]
+NamespaceOption = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Namespace.", autocompletion=complete.namespaces)
+]
+FileOption = Annotated[
+    list[str] | None,
+    typer.Option("--filename", "-f", help="Manifest: file, folder, or - for standard input. Repeatable."),
+]
+TimeoutOption = Annotated[float, typer.Option(help="Seconds until everything has to be ready.", min=1)]
+
+
+@app.command()
+def up(
+    cluster_file: Annotated[
+        str | None, typer.Argument(metavar="[CLUSTER.yaml]", help="Cluster file; without one: two nodes.")
+    ] = None,
+    filename: FileOption = None,
+    name: Annotated[str | None, typer.Option(help="Name of the cluster, instead of the file's.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running; kmn down ends it.")] = False,
+    timeout: TimeoutOption = 120.0,
+) -> None:
+    """Bring a cluster up: with a progress display, then the Mininet CLI. Leaving that takes the cluster down."""
+    from kmn.cli.up import up as run
+
+    raise typer.Exit(run(cluster_file, filename or [], name=name, detach=detach, timeout=timeout))
+
+
+@app.command()
+def down(
+    name: Annotated[str | None, typer.Argument(help="Which cluster.", autocompletion=complete.clusters)] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All that are running.")] = False,
+    name_option: Annotated[str | None, typer.Option("--name", hidden=True)] = None,
+) -> None:
+    """Take a cluster down: nothing of it is left on the machine."""
+    from kmn.cli.lifecycle import down as run
+
+    run(name or name_option, everything=all_)
+
+
+@app.command()
+def clean(
+    name: Annotated[str | None, typer.Argument(help="Only what this cluster left.")] = None,
+) -> None:
+    """Remove what crashed runs left. Running clusters are not touched."""
+    from kmn.cli.lifecycle import clean as run
+
+    run(name)
+
+
+@app.command("list")
+def list_(
+    output: Annotated[str, typer.Option("--output", "-o", help="table | json | yaml | name")] = "table",
+) -> None:
+    """List the clusters on this machine."""
+    from kmn.cli.lifecycle import list_clusters
+
+    list_clusters(output)
+
+
+@app.command()
+def apply(filename: FileOption = None, name: NameOption = None, namespace: NamespaceOption = None) -> None:
+    """Create or update objects from manifests, as kubectl apply does."""
+    from kmn.cli.manifests import apply_files
+
+    apply_files(filename or [], name, namespace)
+
+
+@app.command()
+def delete(
+    what: Annotated[list[str] | None, typer.Argument(metavar="[TYPE NAME…]", help="Or a type and names.")] = None,
+    filename: FileOption = None,
+    name: NameOption = None,
+    namespace: NamespaceOption = None,
+    ignore_not_found: Annotated[bool, typer.Option("--ignore-not-found", help="Missing is as good as gone.")] = False,
+) -> None:
+    """Delete objects: those of manifests, or by type and name."""
+    from kmn.cli.manifests import delete_files, delete_named
+
+    if filename:
+        delete_files(filename, name, namespace, ignore_missing=ignore_not_found)
+    else:
+        delete_named(what or [], name, namespace, ignore_missing=ignore_not_found)
+
+
+@app.command()
+def get(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TYPE[,TYPE…] [NAME…]",
+            help="Such as: pods; svc web; deploy/web; all.",
+            autocompletion=complete.resources,
+        ),
+    ] = None,
+    filename: FileOption = None,
+    name: NameOption = None,
+    namespace: NamespaceOption = None,
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In all namespaces.")] = False,
+    selector: Annotated[str | None, typer.Option("--selector", "-l", help="Label selector.")] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="table | wide | name | json | yaml")] = "table",
+    no_headers: Annotated[bool, typer.Option("--no-headers", help="Rows only.")] = False,
+) -> None:
+    """Show objects."""
+    from kmn.cli.get import Query, show
+
+    show(Query(what or [], filename or [], namespace, all_namespaces, selector), name, output, headers=not no_headers)
+
+
+@app.command("exec")
+def exec_(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="POD", help="Pod, NS/POD, deploy/NAME, node/NAME or host/NAME.", autocompletion=complete.pods
+        ),
+    ],
+    command: Annotated[list[str], typer.Argument(metavar="[-c CONTAINER] -- COMMAND…", help="What to run.")],
+    name: NameOption = None,
+    namespace: NamespaceOption = None,
+    container: Annotated[str | None, typer.Option("--container", "-c", help="A pod's containers share all.")] = None,
+    stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input on.")] = False,
+    tty: Annotated[bool, typer.Option("--tty", "-t", help="Give it a terminal.")] = False,
+) -> None:
+    """Run a program of this machine in a pod's network, with its exit code."""
+    from kmn.cli.execute import Request, execute
+
+    raise typer.Exit(execute(Request(target, command, namespace, container, stdin, tty), name))
+
+
+@app.command()
+def cli(
+    name: NameOption = None,
+    command: Annotated[
+        list[str] | None, typer.Option("--command", "-c", help="Run this line and leave. Repeatable.")
+    ] = None,
+) -> None:
+    """The Mininet CLI on a running cluster. Leaving it leaves the cluster running."""
+    from kmn.cli.shell import attach
+
+    attach(name, command or [])
+
+
+@app.command()
+def kubeconfig(name: NameOption = None) -> None:
+    """Print the path of the kubeconfig: export KUBECONFIG=$(kmn kubeconfig)."""
+    from kmn.front import select_cluster
+    from kmn.naming import Paths
+
+    typer.echo(Paths(select_cluster(name).name).kubeconfig)
+
+
+@app.command()
+def ovs(
+    node: Annotated[str, typer.Argument(help="Node, or edge.", autocompletion=complete.nodes)],
+    command: Annotated[list[str], typer.Argument(metavar="-- TOOL ARGS…", help="ofctl | vsctl | appctl | dpctl …")],
+    name: NameOption = None,
+) -> None:
+    """Run an Open vSwitch tool on a node's switch: kmn ovs n1 -- ofctl dump-flows br0."""
+    from kmn.cli.execute import ovs as run
+
+    raise typer.Exit(run(node, command, name))
+
+
+@app.command()
+def demo(
+    name: Annotated[str | None, typer.Option(help="Name of the cluster.")] = None,
+    timeout: TimeoutOption = 120.0,
+) -> None:
+    """A shop on a cluster of several nodes, a guided tour of it, then the Mininet CLI."""
+    from kmn.cli.demo import demo as run
+
+    raise typer.Exit(run(name, timeout))
+
+
+@app.command("test")
+def selftest(
+    pytest_args: Annotated[list[str] | None, typer.Argument(metavar="[-- PYTEST ARGS]", help="Only pytest.")] = None,
+) -> None:
+    """Lint, type check and test kmn itself."""
+    from kmn.cli.selftest import run
+
+    raise typer.Exit(run(pytest_args or []))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from kmn import __version__
+
+    typer.echo(f"kmn {__version__}")
+
+
+def _show_version(wanted: Any) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Kubernetes networking, emulated on real packets."""

@@ -1,0 +1,84 @@
+"""``kmn exec`` and ``kmn ovs``: this process becomes the program, so exit code, signals and terminal are its own."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from kmn.cluster import Cluster
+from kmn.errors import UserError
+from kmn.k8s.client import Client
+from kmn.k8s.objects import name_of
+from kmn.k8s.resources import EDGES, NODES, PODS
+from kmn.machine import Machine
+from kmn.naming import Paths
+from kmn.ovstools import argv as ovs_argv
+
+__all__ = ["Request", "execute", "ovs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What ``kmn exec`` was asked for."""
+
+    target: str
+    command: list[str]
+    namespace: str | None = None
+    container: str | None = None
+    stdin: bool = False
+    tty: bool = False
+
+
+def execute(request: Request, cluster_name: str | None) -> int:
+    """Run the command; returns only where a terminal had to be made for it."""
+    with Cluster.attach(cluster_name) as cluster:
+        machine = cluster.find(request.target, request.namespace or "default")
+        if request.container is not None:
+            _check_container(cluster.client, machine, request.container)
+    if shutil.which(request.command[0]) is None:
+        raise UserError(f"{request.command[0]}: no such program on this machine", "pods run the machine's programs")
+    if request.tty and not sys.stdin.isatty():
+        return _on_terminal(machine, request.command)
+    if not request.stdin and not request.tty:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
+    return _become(machine.argv(request.command), machine.env())
+
+
+def ovs(node: str, command: Sequence[str], cluster_name: str | None) -> int:
+    """Run an Open vSwitch tool on the switch of a node, or of the edge."""
+    with Cluster.attach(cluster_name) as cluster:
+        known = [name_of(obj) for resource in (NODES, EDGES) for obj in cluster.client.list(resource).items]
+        name = cluster.name
+    if node not in known:
+        raise UserError(f"node {node}: not found", f"there are: {', '.join(known)}")
+    tool, *args = command
+    return _become(ovs_argv(Paths(name).ovs(node), tool, args), dict(os.environ))
+
+
+def _become(argv: list[str], env: dict[str, str]) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execvpe(argv[0], argv, env)
+
+
+def _on_terminal(machine: Machine, command: list[str]) -> int:
+    """``-t`` without a terminal on our side (a script, CI): the program gets a new one."""
+    os.environ.update(machine.env())
+    status = pty.spawn(machine.argv(command))
+    return os.waitstatus_to_exitcode(status)
+
+
+def _check_container(client: Client, machine: Machine, container: str) -> None:
+    """All containers of a pod share its network, files are the machine's: the name only has to be right."""
+    if machine.kind != "pod":
+        raise UserError(f"{machine}: has no containers", "leave out -c")
+    namespace, _, name = machine.name.partition("/")
+    spec = client.get(PODS, namespace, name)["spec"]
+    names = [c["name"] for part in ("containers", "initContainers") for c in spec.get(part) or ()]
+    if container not in names:
+        raise UserError(f"{machine}: has no container {container}", f"there are: {', '.join(names)}")

@@ -1,0 +1,25 @@
+"""What to tell a person about an exception: one line, and what to do about it. No tracebacks."""
+
+from __future__ import annotations
+
+from kmn.errors import UserError
+from kmn.k8s.errors import ApiError
+
+__all__ = ["describe"]
+
+
+def describe(error: Exception) -> tuple[str, str]:
+    """Message and hint. Errors of kmn's own say it all; others are named and ask for a report."""
+    if isinstance(error, UserError):
+        return error.message, error.hint
+    if isinstance(error, ApiError):
+        return error.message, ""
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"{error.filename}: no such file", ""
+    if isinstance(error, PermissionError):
+        return f"{error.filename}: permission denied", "put sudo in front of the command"
+    if type(error).__module__.partition(".")[0] == "kmn":
+        return str(error), ""
+    if isinstance(error, OSError):
+        return str(error), "KMN_DEBUG=1 shows where it came from"
+    return f"{type(error).__name__}: {error}", "this is a bug in kmn: KMN_DEBUG=1 shows where it came from"

@@ -1,0 +1,54 @@
+"""The Mininet CLI, from ``kmn up``, ``kmn demo`` and ``kmn cli``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kmn.mininet.net import ClusterNet
+
+__all__ = ["attach", "interact"]
+
+
+def attach(name: str | None, commands: Sequence[str] = ()) -> None:
+    """``kmn cli``: on a running cluster, which stays. With ``commands``, these lines and no prompt."""
+    from kmn.cluster import Cluster
+
+    with Cluster.attach(name) as cluster:
+        if commands:
+            _run(cluster.net, commands)
+        else:
+            interact(cluster.net)
+
+
+def interact(net: ClusterNet) -> None:
+    """Prompt (or read standard input, if it is no terminal) until the user leaves."""
+    from mininet.log import setLogLevel
+
+    from kmn.cli.terminal import console
+    from kmn.mininet.cli import ClusterCLI
+
+    setLogLevel("output")
+    if sys.stdin.isatty():
+        console().print(
+            "Mininet CLI: [bold]pods[/], [bold]services[/], [bold]POD command[/], [bold]pingall[/], [bold]help[/]; "
+            "[bold]exit[/] leaves"
+        )
+    ClusterCLI(net)
+
+
+def _run(net: ClusterNet, commands: Sequence[str]) -> None:
+    import os
+    import tempfile
+
+    from mininet.log import setLogLevel
+
+    from kmn.mininet.cli import ClusterCLI
+
+    setLogLevel("output")
+    with tempfile.NamedTemporaryFile("w", suffix=".mininet") as script, open(os.devnull) as nothing:
+        script.write("\n".join(commands) + "\n")
+        script.flush()
+        ClusterCLI(net, stdin=nothing, script=script.name)

@@ -1,0 +1,122 @@
+# ruff: noqa: N802, N815 (the names are Mininet's)
+"""The Mininet CLI with Kubernetes' words: ``pods``, ``services``, ``kubectl`` next to ``h1 ping h2``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import string
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import IO, Any
+
+import mininet.cli
+from mininet.log import error, output
+
+from kmn.errors import UserError
+from kmn.k8s.errors import ApiError
+from kmn.mininet.net import ClusterNet
+from kmn.naming import Paths
+
+__all__ = ["ClusterCLI"]
+
+# What `kubectl` can do here when the machine has none.
+_OWN_KUBECTL = ("get", "apply", "delete", "exec")
+
+
+class ClusterCLI(mininet.cli.CLI):  # type: ignore[misc]
+    """Mininet's CLI on a view of a cluster. The view follows the cluster before each command."""
+
+    # Pod names hold dashes, qualified ones a dot.
+    identchars = string.ascii_letters + string.digits + "_-."
+    helpStr = (
+        mininet.cli.CLI.helpStr
+        + "Hosts are the pods (web-1, or NAMESPACE.web-1), the nodes (n1) and the outside hosts (e1);\n"
+        "switches are the nodes' bridges (n1-br0). Services go by name:\n"
+        "  mininet> client curl -s web\n"
+    )
+
+    def __init__(self, net: ClusterNet, stdin: IO[str] | None = None, script: str | None = None) -> None:
+        self.net = net
+        self.prompt = f"{net.cluster}> "
+        super().__init__(net, stdin=stdin or sys.stdin, script=script)
+
+    def initReadline(self) -> None:
+        """History as in Mininet; and words with dashes are completed whole."""
+        super().initReadline()
+        try:
+            import readline
+        except ImportError:
+            return
+        readline.set_completer_delims(" \t\n")
+
+    def onecmd(self, line: str) -> bool:
+        """One line. What goes wrong is said in a line, and the CLI goes on."""
+        try:
+            self.net.refresh()
+            return bool(super().onecmd(line))
+        except (UserError, ApiError) as problem:
+            error(f"*** {problem}\n")
+        except OSError as problem:
+            error(f"*** cluster {self.net.cluster}: {problem}\n")
+        return False
+
+    def do_nodes(self, _line: str) -> None:
+        """List all nodes of the network, and the cluster's nodes as Kubernetes sees them."""
+        super().do_nodes("")
+        self._kmn("get", "nodes", "-o", "wide")
+
+    def do_pods(self, line: str) -> None:
+        """List pods. Usage: pods [-A] [-n NAMESPACE] [-l SELECTOR]"""
+        self._kmn("get", "pods", "-o", "wide", *(shlex.split(line) or ["-A"]))
+
+    def do_services(self, line: str) -> None:
+        """List Services. Usage: services [-A] [-n NAMESPACE] [-l SELECTOR]"""
+        self._kmn("get", "services", *(shlex.split(line) or ["-A"]))
+
+    def do_kubectl(self, line: str) -> None:
+        """Run kubectl on this cluster: the real one if the machine has it, else kmn's get, apply, delete and exec."""
+        words = shlex.split(line)
+        program = shutil.which("kubectl")
+        if program is not None:
+            env = {**os.environ, "KUBECONFIG": str(Paths(self.net.cluster).kubeconfig)}
+            self._call([program, *words], env)
+        elif words and words[0] in _OWN_KUBECTL:
+            self._kmn(*words)
+        else:
+            error(f"*** this machine has no kubectl; without it there are: {', '.join(_OWN_KUBECTL)}\n")
+
+    def do_dpctl(self, line: str) -> None:
+        """Run an ovs-ofctl command on all bridges. Usage: dpctl dump-flows [MATCH]"""
+        super().do_dpctl(line)
+
+    def do_exit(self, _line: str) -> str:
+        """Leave the CLI."""
+        return "left"
+
+    def completenames(self, text: str, *ignored: Any) -> list[str]:
+        """First word: commands, and everything that can run one."""
+        return [*super().completenames(text, *ignored), *self._names(text)]
+
+    def completedefault(self, text: str, *_ignored: Any) -> list[str]:
+        """Further words: names of the network, which become addresses."""
+        return self._names(text)
+
+    def _names(self, text: str) -> list[str]:
+        return sorted(name for name in self.net.nameToNode if name.startswith(text))
+
+    def _kmn(self, command: str, *args: str) -> None:
+        """A command of ``kmn`` itself, on this cluster."""
+        self._call([sys.executable, "-m", "kmn.cli", command, "--name", self.net.cluster, *args], dict(os.environ))
+
+    def _call(self, argv: Iterable[str], env: dict[str, str]) -> None:
+        if self.stdout.isatty():
+            subprocess.call(list(argv), env=env)
+            return
+        # Through this process, so that a script's output comes in order and can be captured.
+        done = subprocess.run(
+            list(argv), env=env, text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        output(done.stdout)

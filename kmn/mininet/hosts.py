@@ -1,0 +1,210 @@
+"""Pods, nodes, outside hosts and bridges as Mininet's ``Host``, ``Switch``, ``Intf`` and ``Link``.
+
+They describe what exists: none of them creates, configures or deletes a device. A shell is started when the first
+command is sent.
+"""
+
+# ruff: noqa: N802, N803, N815 (the names are Mininet's)
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from typing import Any
+
+from mininet.link import Intf, Link
+from mininet.node import Host, Node, Switch
+
+from kmn.errors import UserError
+from kmn.k8s.dataplane import BRIDGE
+from kmn.machine import Machine
+from kmn.naming import NETNS_DIR, Paths
+
+__all__ = ["BridgeSwitch", "MachineHost", "NodeHost", "OutsideHost", "PodHost", "ViewIntf", "ViewLink"]
+
+_SHELL = ("bash", "--norc", "--noediting", "-is")  # as Mininet starts it: its protocol needs the prompt and no echo
+_TERMINATE_PATIENCE = 1.0
+
+
+class ViewIntf(Intf):  # type: ignore[misc]
+    """An interface that exists. Its addresses are those of the API, so nobody has to ask the kernel."""
+
+    def __init__(self, name: str, node: Any, ip: str | None, mac: str | None, port: int | None = None) -> None:
+        # Not Intf.__init__: that brings the device up and sets addresses.
+        self.node, self.name = node, name
+        self.link: ViewLink | None = None
+        self.params: dict[str, Any] = {}
+        self.ip, self.mac, self.prefixLen = ip or None, mac or None, None
+        node.addIntf(self, port=port, moveIntfFn=lambda *_: None)
+
+    def updateIP(self) -> str | None:
+        """The IP address, without a look at the device."""
+        return self.ip
+
+    def updateMAC(self) -> str | None:
+        """The MAC address, without a look at the device."""
+        return self.mac
+
+    def updateAddr(self) -> tuple[str | None, str | None]:
+        """Both addresses, without a look at the device."""
+        return self.ip, self.mac
+
+    def ifconfig(self, *args: str) -> str:
+        """``link a b up|down`` and ``isUp`` work on the device; kmn sets the addresses."""
+        if args in (("up",), ("down",)):
+            return self.cmd(f"ip link set {self.name} {args[0]}")  # type: ignore[no-any-return]
+        if args:
+            raise TypeError(f"{self.node.name} {self.name}: addresses are set by kmn, from the objects of the API")
+        return self.cmd(f"ip addr show {self.name}")  # type: ignore[no-any-return]
+
+    def delete(self) -> None:
+        """Leave the view. The device is the cluster's."""
+        self.node.delIntf(self)
+        self.link = None
+
+
+class ViewLink(Link):  # type: ignore[misc]
+    """A veth pair that exists, between a host and its node's bridge."""
+
+    def __init__(self, intf1: ViewIntf, intf2: ViewIntf) -> None:
+        self.intf1, self.intf2 = intf1, intf2
+        intf1.link = intf2.link = self
+
+    def __str__(self) -> str:
+        one, two = self.intf1, self.intf2
+        return f"{one.node.name}-{one.name}<->{two.node.name}-{two.name}"
+
+    def delete(self) -> None:
+        """Leave the view."""
+        for intf in (self.intf1, self.intf2):
+            if intf.link is self:
+                intf.delete()
+
+
+class _Lazy(Node):  # type: ignore[misc]
+    """A Mininet node in a namespace that exists, whose shell starts with the first command."""
+
+    machine: Machine
+    shell: subprocess.Popen[bytes] | None
+    isSetup = True  # nothing to check: mnexec and ifconfig are not what makes these hosts
+
+    def startShell(self, mnopts: str | None = None) -> None:
+        """Mininet's constructor calls this: not yet."""
+
+    def _start(self) -> None:
+        if self.shell is None:
+            if not (NETNS_DIR / self.machine.netns).exists():
+                raise UserError(f"{self.name}: its network namespace {self.machine.netns} is gone")
+            # Mininet's own startShell does the rest (terminal, prompt, polling) with our command line.
+            super().startShell()
+
+    def _popen(self, cmd: list[str], **params: Any) -> subprocess.Popen[bytes]:
+        """Everything that Mininet starts for a node comes through here; the shell is known by its first words."""
+        if cmd[0] == "mnexec" and cmd[-1] == f"mininet:{self.name}":
+            # -c close descriptors, -d new session: the shell's terminal is its own and Ctrl-C reaches its child.
+            prefix = ["mnexec", "-cd", *self.machine.argv(["env", "PS1=\x7f"])]
+            cmd = [*prefix, *_SHELL, f"mininet:{self.name}"]
+        params.setdefault("env", self.machine.env())
+        return subprocess.Popen(cmd, **params)
+
+    def sendCmd(self, *args: Any, **kwargs: Any) -> Any:
+        self._start()
+        return super().sendCmd(*args, **kwargs)
+
+    def cmd(self, *args: Any, **kwargs: Any) -> Any:
+        self._start()
+        return super().cmd(*args, **kwargs)
+
+    def popen(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs.setdefault("mncmd", ["mnexec", "-d", *self.machine.argv([])])
+        return super().popen(*args, **kwargs)
+
+    @property
+    def netns(self) -> str:
+        """Name of the network namespace: ``ip netns exec NAME ...`` works on it."""
+        return self.machine.netns
+
+    def config(self, **_params: Any) -> dict[str, Any]:
+        """Nothing to configure: the cluster has done it."""
+        return {}
+
+    def terminate(self) -> None:
+        """End the shell, and with it what was started from it and listens to the hangup."""
+        if self.shell is None:
+            return
+        if self.shell.poll() is None:
+            os.killpg(self.shell.pid, signal.SIGHUP)
+        fd = self.stdout.fileno()
+        self.outToNode.pop(fd, None)
+        self.inToNode.pop(fd, None)
+        self.stdin.close()
+        os.close(self.slave)
+        try:
+            self.shell.wait(_TERMINATE_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.shell.kill()
+            self.shell.wait()
+        self.shell = None
+
+    def stop(self, deleteIntfs: bool = False) -> None:
+        """Leave the view."""
+        self.terminate()
+
+
+class MachineHost(_Lazy, Host):  # type: ignore[misc]
+    """A Mininet host in a namespace of the cluster, with its one interface ``eth0``."""
+
+    def __init__(self, name: str, machine: Machine) -> None:
+        self.machine = machine
+        Host.__init__(self, name)
+        ViewIntf("eth0", self, machine.ip, machine.mac)
+
+
+class PodHost(MachineHost):
+    """A pod."""
+
+
+class NodeHost(MachineHost):
+    """A node of the cluster: its kernel, not its bridge."""
+
+
+class OutsideHost(MachineHost):
+    """A host of the emulated internet."""
+
+
+class BridgeSwitch(_Lazy, Switch):  # type: ignore[misc]
+    """A node's (or the edge's) Open vSwitch bridge. Commands run in its namespace, with its own Open vSwitch."""
+
+    def __init__(self, name: str, machine: Machine, dpid: str | None) -> None:
+        self.machine = machine
+        self.run_dir = Paths(machine.cluster).ovs(machine.name)
+        self.controlIntf = None
+        Switch.__init__(self, name, dpid=dpid or "0")
+
+    def start(self, controllers: Any = ()) -> None:
+        """The cluster starts and stops its switches: nothing to do."""
+
+    def ovs_argv(self, tool: str, *args: str) -> list[str]:
+        """The command line of ``ofctl``, ``vsctl``, ``appctl`` or ``dpctl`` for this bridge's Open vSwitch."""
+        from kmn.ovstools import argv
+
+        return argv(self.run_dir, tool, args)
+
+    def dpctl(self, *args: str) -> str:
+        """``ovs-ofctl``, with the bridge put where it belongs: ``dpctl("dump-flows")``."""
+        command, *rest = args
+        return self._run("ofctl", command, BRIDGE, *rest)
+
+    def vsctl(self, *args: str, **_kwargs: Any) -> str:
+        """``ovs-vsctl`` on this bridge's database."""
+        return self._run("vsctl", *args)
+
+    def connected(self) -> bool:
+        """Whether the bridge is connected to the controller."""
+        return "true" in self._run("vsctl", "--columns=is_connected", "list", "Controller")
+
+    def _run(self, tool: str, *args: str) -> str:
+        return subprocess.run(
+            self.ovs_argv(tool, *args), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        ).stdout
