@@ -178,6 +178,16 @@ class Underlay:
             found[EDGE_NAME] = self._edge.switch
         return found
 
+    def revive(self, name: str) -> list[str]:
+        """Restart what has ended of a switch; the names of the programs. Flows are the controller's to bring back."""
+        switch = self._switch(name)
+        if switch is None:
+            return []
+        try:
+            return switch.revive()
+        except (OSError, OvsdbError) as error:
+            raise UnderlayError(str(error)) from error
+
     def _switch(self, name: str) -> Switch | None:
         return self.switches().get(name)
 
