@@ -109,8 +109,7 @@ class _Running:
         self._task = None
 
     def _told_to_fail(self) -> str:
-        """A connection to a port says nothing about health; the switches of the pod do."""
-        if self._container is None or self._container.passes(self._probe.kind):
+        """Only HTTP and gRPC can answer that all is not well; for the others the pod's switch does."""
+        if self._probe.kind != "liveness" or self._container is None or self._container.alive:
             return ""
-        switch = "alive" if self._probe.kind == "liveness" else "ready"
-        return f'the pod\'s annotation kmn.io/{switch} is "false"'
+        return 'the pod\'s annotation kmn.io/alive is "false"'

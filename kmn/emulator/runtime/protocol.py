@@ -34,6 +34,7 @@ from typing import Any, Literal
 import orjson
 
 __all__ = [
+    "MAX_LINE",
     "Check",
     "Container",
     "Exited",
@@ -49,6 +50,8 @@ __all__ = [
     "decode",
     "encode",
 ]
+
+MAX_LINE = 256 * 1024 * 1024  # bytes: hundreds of thousands of containers
 
 Protocol = Literal["TCP", "UDP", "SCTP"]
 ProbeKind = Literal["startup", "readiness", "liveness"]
@@ -98,9 +101,9 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one attempt of a probe does. ``path`` is of http, ``service`` of grpc."""
+    """What one attempt of a probe does: none passes always. ``path`` is of http, ``service`` of grpc."""
 
-    type: Literal["http", "tcp", "grpc"]
+    type: Literal["http", "tcp", "grpc", "none"]
     host: str
     port: int
     path: str = "/"

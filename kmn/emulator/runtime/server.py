@@ -13,8 +13,8 @@ from typing import Any
 from kmn.emulator.runtime import http1
 from kmn.emulator.runtime.containers import Container, PortError, has_sctp
 from kmn.emulator.runtime.probes import Prober
-from kmn.emulator.runtime.protocol import Container as Spec
 from kmn.emulator.runtime.protocol import (
+    MAX_LINE,
     Exited,
     Health,
     Hello,
@@ -25,12 +25,12 @@ from kmn.emulator.runtime.protocol import (
     decode,
     encode,
 )
+from kmn.emulator.runtime.protocol import Container as Spec
 
-__all__ = ["MAX_LINE", "Server"]
+__all__ = ["Server"]
 
 log = logging.getLogger("kmn.runtime")
 
-MAX_LINE = 256 * 1024 * 1024
 _BREATH = 50  # containers to start between two looks at everything else
 _ALONE = 2.0  # seconds without a kubelet until the runtime ends
 
