@@ -1,0 +1,57 @@
+"""The control plane: reconcilers that turn objects into other objects, until nothing is left to do.
+
+One module a concern: ``workloads`` make pods, ``scheduler`` gives them nodes, ``nodeipam`` and ``podipam`` addresses,
+``endpoints`` puts them behind Services. ``runtime`` runs them all in the cluster's asyncio loop. Nothing here touches
+the kernel, and nothing is kept that the store does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import cast
+
+from kmn.cluster_spec import ClusterSpec
+from kmn.controlplane.endpoints import EndpointSlices, Mirroring
+from kmn.controlplane.namespaces import NamespaceContents
+from kmn.controlplane.nodeipam import NodeIpam
+from kmn.controlplane.podipam import PodIpam
+from kmn.controlplane.runtime import LoopClient, Reconciler, Runtime
+from kmn.controlplane.scheduler import Scheduler
+from kmn.controlplane.workloads.deployments import Deployments
+from kmn.controlplane.workloads.replicasets import ReplicaSets
+from kmn.k8s.resources import REPLICASETS, REPLICATIONCONTROLLERS
+from kmn.naming import Paths
+
+__all__ = ["ControlPlane"]
+
+
+class ControlPlane:
+    """All reconcilers of a cluster. ``start`` is called from the loop; ``stop`` leaves all objects as they are."""
+
+    def __init__(self, client: LoopClient, spec: ClusterSpec) -> None:
+        self._spec = spec
+        reconcilers = [
+            NamespaceContents(client, self._root_ca),
+            NodeIpam(client, spec),
+            Deployments(client),
+            ReplicaSets(client, REPLICASETS),
+            ReplicaSets(client, REPLICATIONCONTROLLERS),
+            Scheduler(client),
+            PodIpam(client, spec),
+            EndpointSlices(client),
+            Mirroring(client),
+        ]
+        self._runtime = Runtime(client, cast("list[Reconciler[Hashable]]", reconcilers))
+
+    def start(self) -> None:
+        """Begin to reconcile."""
+        self._runtime.start()
+
+    async def stop(self) -> None:
+        """Stop between two reconciles."""
+        await self._runtime.stop()
+
+    def _root_ca(self) -> str:
+        """The API server's certificate authority, "" before the server has one."""
+        path = Paths(self._spec.name).pki / "ca.crt"
+        return path.read_text() if path.exists() else ""
