@@ -17,8 +17,12 @@ from kmn.controlplane.nodeipam import NodeIpam
 from kmn.controlplane.podipam import PodIpam
 from kmn.controlplane.runtime import LoopClient, Reconciler, Runtime
 from kmn.controlplane.scheduler import Scheduler
+from kmn.controlplane.unsupported import Unsupported
+from kmn.controlplane.workloads.daemonsets import DaemonSets
 from kmn.controlplane.workloads.deployments import Deployments
+from kmn.controlplane.workloads.jobs import Jobs
 from kmn.controlplane.workloads.replicasets import ReplicaSets
+from kmn.controlplane.workloads.statefulsets import StatefulSets
 from kmn.k8s.resources import REPLICASETS, REPLICATIONCONTROLLERS
 from kmn.naming import Paths
 
@@ -36,6 +40,10 @@ class ControlPlane:
             Deployments(client),
             ReplicaSets(client, REPLICASETS),
             ReplicaSets(client, REPLICATIONCONTROLLERS),
+            StatefulSets(client),
+            DaemonSets(client),
+            Jobs(client),
+            Unsupported(client),
             Scheduler(client),
             PodIpam(client, spec),
             EndpointSlices(client),

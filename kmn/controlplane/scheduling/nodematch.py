@@ -12,7 +12,16 @@ from typing import Any
 from kmn.k8s.objects import Object, condition, labels, name_of
 from kmn.k8s.selectors import EVERYTHING, LabelSelector, Requirement, selector_of_map
 
-__all__ = ["HARD", "NodeRequirement", "NodeTerm", "effective_taints", "node_requirement", "tolerates", "untolerated"]
+__all__ = [
+    "HARD",
+    "NodeRequirement",
+    "NodeTerm",
+    "effective_taints",
+    "node_matches",
+    "node_requirement",
+    "tolerates",
+    "untolerated",
+]
 
 HARD = ("NoSchedule", "NoExecute")
 _NOT_READY = "node.kubernetes.io/not-ready"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from kmn.controlplane.podstate import terminating
@@ -94,22 +94,12 @@ class Workloads(Reconciler[Key]):
 
     def claimed(self, workload: Object) -> list[Object]:
         """Children of a workload, after adopting and releasing."""
-        orphans = self._orphans.get(namespace_of(workload))
-        # The index is told of changes a moment later: what it holds may be out of date, so look again.
-        present = (
-            [
-                child
-                for name in list(orphans or ())
-                if (child := get_or_none(self.client, self.children, Key(namespace_of(workload), name))) is not None
-            ]
-            if orphans and self._wants_any(workload, orphans.values())
-            else ()
-        )
-        return claim(self.client, workload, self.selector(workload), self.owned(workload), present)
-
-    def _wants_any(self, workload: Object, orphans: Iterable[Object]) -> bool:
         selector = self.selector(workload)
-        return any(selector.matches(labels(orphan)) for orphan in orphans)
+        orphans = self._orphans.get(namespace_of(workload), {})
+        # The index is told of changes a moment later and may be out of date: look at the store as well.
+        keys = [key_of(orphan) for orphan in orphans.values() if selector.matches(labels(orphan))]
+        present = filter(None, (get_or_none(self.client, self.children, key) for key in keys))
+        return claim(self.client, workload, selector, self.owned(workload), present)
 
     def _on_workload(self, event: WatchEvent) -> None:
         if event.type == "BOOKMARK":
@@ -126,7 +116,7 @@ class Workloads(Reconciler[Key]):
             return
         child = event.object
         key, ref = key_of(child), controller_of(child)
-        self._orphans[key.namespace].pop(key.name, None) if key.namespace in self._orphans else None
+        self._orphans[key.namespace].pop(key.name, None)
         if ref is not None:
             if ref["kind"] == self.resource.kind and ref["apiVersion"] == self.resource.api_version:
                 self.queue.add_after(Key(key.namespace, ref["name"]), _WINDOW)
@@ -136,7 +126,3 @@ class Workloads(Reconciler[Key]):
         for workload, selector in self._selectors[key.namespace].items():
             if selector.matches(labels(child)):
                 self.queue.add_after(workload, _WINDOW)
-
-
-def names(objects: Sequence[Object]) -> list[str]:
-    return [obj["metadata"]["name"] for obj in objects]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import Any
 
@@ -49,7 +48,7 @@ def pod_from_template(
 ) -> Object:
     """A new pod of ``owner``: named ``name``, or by the server from ``prefix`` (``generateName``).
 
-    The spec is a copy of the template's: the caller may change it.
+    The spec is a new dictionary, what is in it is the template's: the caller may set fields but not change values.
     """
     meta = template.get("metadata") or {}
     metadata: dict[str, Any] = {
@@ -64,4 +63,4 @@ def pod_from_template(
         metadata["name"] = name
     else:
         metadata["generateName"] = prefix or f"{owner['metadata']['name']}-"
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": copy.deepcopy(template.get("spec") or {})}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": dict(template.get("spec") or {})}

@@ -1,0 +1,45 @@
+"""Kinds that are stored and have no effect although their users expect one: an Event on the object says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple
+
+from kmn.controlplane.runtime import Reconciler
+from kmn.controlplane.workloads.ownership import get_or_none
+from kmn.k8s.client import WatchEvent
+from kmn.k8s.objects import Key, describe, key_of
+from kmn.k8s.resources import CRONJOBS, Resource, by_kind
+
+__all__ = ["Unsupported"]
+
+_WHY = {
+    CRONJOBS: "its Jobs are not started by the clock; `kubectl create job NAME --from=cronjob/NAME` starts one",
+    by_kind("autoscaling/v2", "HorizontalPodAutoscaler"): "nothing is measured that it could scale by",
+    by_kind("autoscaling/v1", "HorizontalPodAutoscaler"): "nothing is measured that it could scale by",
+}
+
+
+class _Kept(NamedTuple):
+    resource: Resource
+    key: Key
+
+
+class Unsupported(Reconciler[_Kept]):
+    """Tells once for each such object."""
+
+    component = "kmn"
+
+    def watches(self) -> Iterable[tuple[Resource, Callable[[WatchEvent], None]]]:
+        return [(resource, partial(self._on_object, resource)) for resource in _WHY]
+
+    def reconcile(self, key: _Kept) -> None:
+        obj = get_or_none(self.client, *key)
+        if obj is not None:
+            message = f"{describe(obj)} is stored, not emulated: {_WHY[key.resource]}"
+            self.recorder.event(obj, "Warning", "NotEmulated", message)
+
+    def _on_object(self, resource: Resource, event: WatchEvent) -> None:
+        if event.type == "ADDED":
+            self.queue.add(_Kept(resource, key_of(event.object)))
