@@ -17,7 +17,7 @@ from kmn.k8s.resources import Resource, by_kind
 from kmn.k8s.schema import in_words
 from kmn.k8s.yaml import YamlError, parse_documents
 
-__all__ = ["Manifest", "ManifestError", "load", "load_manifests"]
+__all__ = ["Manifest", "ManifestError", "load", "load_manifests", "parse"]
 
 SUFFIXES = (".json", ".yaml", ".yml")  # of the files that a directory is read for
 KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
@@ -56,7 +56,7 @@ def load(
     stdin: TextIO | None = None,
     *,
     recursive: bool = False,
-    namespace: str = DEFAULT_NAMESPACE,
+    namespace: str | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> list[Object]:
     """The objects of all sources, in order. See :func:`load_manifests`."""
@@ -69,30 +69,45 @@ def load_manifests(
     stdin: TextIO | None = None,
     *,
     recursive: bool = False,
-    namespace: str = DEFAULT_NAMESPACE,
+    namespace: str | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> list[Manifest]:
     """The objects of files, directories and (``-``) stdin, in order, each with its place.
 
-    Objects of namespaced kinds that name no namespace get ``namespace``. All problems are collected; raises
-    :class:`ManifestError`. ``warn`` is told of what is left out (kustomizations in directories).
+    Objects of namespaced kinds that name no namespace get ``namespace``, unless it is None: then whoever applies them
+    decides. All problems are collected; raises :class:`ManifestError`. ``warn`` is told of what is left out
+    (kustomizations in directories).
     """
-    reader = _Reader(namespace, warn or (lambda text: print(f"Warning: {text}", file=sys.stderr)))
+    reader = _Reader(namespace, warn or _print_warning)
     for source in sources:
         for name, text in reader.texts(source, stdin, recursive):
             reader.read(name, text)
-    if reader.problems:
-        raise ManifestError(reader.problems)
-    return reader.found
+    return reader.result()
+
+
+def parse(text: str, source: str = "text") -> list[Object]:
+    """The objects of a text; ``source`` names it in messages. Raises :class:`ManifestError`."""
+    reader = _Reader(None, _print_warning)
+    reader.read(source, text)
+    return [manifest.object for manifest in reader.result()]
+
+
+def _print_warning(text: str) -> None:
+    print(f"Warning: {text}", file=sys.stderr)
 
 
 class _Reader:
-    def __init__(self, namespace: str, warn: Callable[[str], None]) -> None:
+    def __init__(self, namespace: str | None, warn: Callable[[str], None]) -> None:
         self.found: list[Manifest] = []
         self.problems: list[str] = []
         self._namespace = namespace
         self._warn = warn
         self._seen: dict[tuple[str, str, str, str], Manifest] = {}
+
+    def result(self) -> list[Manifest]:
+        if self.problems:
+            raise ManifestError(self.problems)
+        return self.found
 
     def texts(self, source: str | Path, stdin: TextIO | None, recursive: bool) -> Iterator[tuple[str, str]]:
         """Name and content of each file of a source."""
@@ -156,7 +171,7 @@ class _Reader:
             self.problems.append(f"{at.place}{item}: {problem}")
             return
         if resource.namespaced:
-            if not value["metadata"].get("namespace"):
+            if self._namespace and not value["metadata"].get("namespace"):
                 value["metadata"]["namespace"] = self._namespace
         elif value["metadata"].get("namespace"):
             # kubectl drops it, too: the kind says that the object belongs to no namespace.
@@ -164,7 +179,8 @@ class _Reader:
         manifest = Manifest(value, at.source, at.document, at.line)
         name = value["metadata"].get("name")
         if name:
-            key = (resource.group, resource.kind, value["metadata"].get("namespace", ""), name)
+            namespace = value["metadata"].get("namespace") or DEFAULT_NAMESPACE
+            key = (resource.group, resource.kind, namespace if resource.namespaced else "", name)
             first = self._seen.setdefault(key, manifest)
             if first is not manifest:
                 self.problems.append(f"{at.place}{item}: {describe(value)} is there twice, first in {first.place}")
@@ -188,6 +204,8 @@ def _form_problem(value: Any) -> str:
     """Why a value is no Kubernetes object at all, "" when it is one."""
     if not isinstance(value, dict):
         return f"not a Kubernetes object: must be a mapping with apiVersion, kind and metadata, is {in_words(value)}"
+    if str(value.get("apiVersion")).startswith("kustomize.config.k8s.io/"):
+        return f"{value.get('kind')}: kustomizations are not built: apply what `kubectl kustomize` prints"
     missing = [field for field in ("apiVersion", "kind") if not value.get(field)]
     if missing:
         return f"not a Kubernetes object: {' and '.join(missing)} missing"
