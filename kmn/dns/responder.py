@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import dnslib
+from dnslib.label import DNSLabelError
 
 from kmn.dns.answer import Answer, Rcode, answer
 from kmn.dns.records import RRType
@@ -107,7 +108,7 @@ class Responder:
         recursion = bool(self.zone.config.upstreams)
         try:
             return encode(query, reply, authoritative=authoritative, recursion=recursion, limit=limit, note=note)
-        except (dnslib.DNSError, dnslib.label.DNSLabelError, ValueError) as error:
+        except (dnslib.DNSError, DNSLabelError, ValueError) as error:
             # A name of an object that DNS cannot carry, such as a target of more than 253 bytes.
             log.warning("%s %s: the records cannot be sent: %s", query.name, query.rrtype, error)
             note = f"records cannot be sent: {error}"
