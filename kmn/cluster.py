@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import subprocess
 import time
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from kmn.k8s.rest import RestClient
     from kmn.mininet.net import ClusterNet
 
-__all__ = ["Cluster", "Manifest", "spec_of"]
+__all__ = ["Cluster", "Manifest", "objects_of", "spec_of"]
 
 # A file or folder, YAML or JSON text, or an object as a dictionary.
 Manifest: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
@@ -51,18 +52,18 @@ def spec_of(
     return dataclasses.replace(spec, name=name)
 
 
-def objects_of(manifests: Iterable[Manifest]) -> list[Object]:
-    """The objects of files, folders, texts and dictionaries, in order."""
-    from kmn.k8s.manifests import load, parse
+def objects_of(manifests: Iterable[Manifest], namespace: str | None = None) -> list[Object]:
+    """The objects of files, folders, texts and dictionaries, in order; ``namespace`` is for those that name none."""
+    from kmn.k8s.manifests import load
 
     objects: list[Object] = []
     for manifest in manifests:
         if isinstance(manifest, Mapping):
             objects.append(dict(manifest))
         elif isinstance(manifest, str) and "\n" in manifest:
-            objects += parse(manifest, "text")
+            objects += load(["-"], io.StringIO(manifest), namespace=namespace or "default")
         else:
-            objects += load([os.fspath(manifest)], None)
+            objects += load([os.fspath(manifest)], namespace=namespace or "default")
     return objects
 
 
@@ -198,11 +199,11 @@ class Cluster:
 
     def apply(self, *manifests: Manifest, namespace: str | None = None) -> list[Change]:
         """``kubectl apply -f``: each one is a path, YAML or JSON text of several lines, or a dictionary."""
-        return list(apply(self.client, objects_of(manifests), namespace))
+        return list(apply(self.client, objects_of(manifests, namespace), namespace))
 
     def delete(self, *manifests: Manifest, namespace: str | None = None, ignore_missing: bool = False) -> list[Change]:
         """``kubectl delete -f``: the objects of ``manifests``, the last one first."""
-        return list(delete(self.client, objects_of(manifests), namespace, ignore_missing=ignore_missing))
+        return list(delete(self.client, objects_of(manifests, namespace), namespace, ignore_missing=ignore_missing))
 
     def wait_ready(
         self, timeout: float = 60.0, on_progress: Callable[[Iterable[Progress]], None] | None = None

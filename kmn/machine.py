@@ -20,7 +20,7 @@ from kmn.k8s.dataplane import MAC, NETNS
 from kmn.k8s.errors import ApiError, NotFound
 from kmn.k8s.objects import Object, annotation, labels, name_of, namespace_of
 from kmn.k8s.resources import EDGES, NODES, PODS, by_word
-from kmn.naming import CLUSTER_VARIABLE, NETNS_DIR, netns
+from kmn.naming import CLUSTER_VARIABLE, NETNS_DIR
 
 __all__ = ["Machine", "entry", "environment", "find", "find_host", "find_node", "find_pod", "outside_hosts"]
 
@@ -159,11 +159,8 @@ def find_host(client: Client, cluster: str, name: str) -> Machine:
 
 def outside_hosts(client: Client, cluster: str) -> list[Machine]:
     """The hosts of the emulated internet, as the Edge object lists them."""
-    hosts = (host for edge in client.list(EDGES).items for host in (edge.get("spec") or {}).get("hosts") or ())
-    return [
-        Machine(cluster, "host", h["name"], netns(cluster, "host", h["name"]), h["address"], h.get("mac", ""))
-        for h in hosts
-    ]
+    hosts = [host for edge in client.list(EDGES).items for host in edge["spec"].get("hosts") or ()]
+    return [Machine(cluster, "host", h["name"], h["netns"], h["ip"], h["mac"]) for h in hosts]
 
 
 def _machine_of_pod(cluster: str, pod: Object) -> Machine:

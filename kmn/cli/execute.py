@@ -16,10 +16,11 @@ from kmn.k8s.client import Client
 from kmn.k8s.objects import name_of
 from kmn.k8s.resources import EDGES, NODES, PODS
 from kmn.machine import Machine
-from kmn.naming import Paths
 from kmn.ovstools import argv as ovs_argv
 
 __all__ = ["Request", "execute", "ovs"]
+
+_EDGE = "edge"  # its switch is called so, here and under the cluster's directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,13 @@ def execute(request: Request, cluster_name: str | None) -> int:
 def ovs(node: str, command: Sequence[str], cluster_name: str | None) -> int:
     """Run an Open vSwitch tool on the switch of a node, or of the edge."""
     with Cluster.attach(cluster_name) as cluster:
-        known = [name_of(obj) for resource in (NODES, EDGES) for obj in cluster.client.list(resource).items]
-        name = cluster.name
-    if node not in known:
-        raise UserError(f"node {node}: not found", f"there are: {', '.join(known)}")
+        directories = {name_of(obj): cluster.paths.ovs(name_of(obj)) for obj in cluster.client.list(NODES).items}
+        if cluster.client.list(EDGES).items:
+            directories[_EDGE] = cluster.paths.root / _EDGE
+    if node not in directories:
+        raise UserError(f"node {node}: not found", f"there are: {', '.join(directories)}")
     tool, *args = command
-    return _become(ovs_argv(Paths(name).ovs(node), tool, args), dict(os.environ))
+    return _become(ovs_argv(directories[node], tool, args), dict(os.environ))
 
 
 def _become(argv: list[str], env: dict[str, str]) -> NoReturn:

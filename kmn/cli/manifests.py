@@ -14,18 +14,18 @@ from kmn.k8s.resources import by_word
 __all__ = ["apply_files", "delete_files", "delete_named", "read"]
 
 
-def read(files: Sequence[str]) -> list[Object]:
-    """The objects of ``-f`` files, folders and standard input (``-``)."""
+def read(files: Sequence[str], namespace: str | None = None) -> list[Object]:
+    """The objects of ``-f`` files, folders and standard input (``-``); ``namespace`` is for those that name none."""
     from kmn.k8s.manifests import load
 
     if not files:
         raise UserError("no manifest given", "-f FILE, -f FOLDER or -f -")
-    return load(list(files), sys.stdin)
+    return load(list(files), sys.stdin, namespace=namespace or "default")
 
 
 def apply_files(files: Sequence[str], cluster: str | None, namespace: str | None) -> None:
     """``kmn apply -f``: a line an object, as kubectl prints it."""
-    objects = read(files)
+    objects = read(files, namespace)
     with Cluster.attach(cluster) as running:
         for change in apply(running.client, objects, namespace):
             print(change, flush=True)
@@ -33,7 +33,7 @@ def apply_files(files: Sequence[str], cluster: str | None, namespace: str | None
 
 def delete_files(files: Sequence[str], cluster: str | None, namespace: str | None, *, ignore_missing: bool) -> None:
     """``kmn delete -f``."""
-    objects = read(files)
+    objects = read(files, namespace)
     with Cluster.attach(cluster) as running:
         for change in delete(running.client, objects, namespace, ignore_missing=ignore_missing):
             print(change, flush=True)

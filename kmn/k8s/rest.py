@@ -122,9 +122,12 @@ class RestClient:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Any:
         """One request, decoded. Raises ApiError, also (503) when the server cannot be reached."""
-        response = self._send(method, path, query, body, content_type, read_timeout=_READ_TIMEOUT, stream=False)
+        response = self._send(
+            method, path, query, body, content_type, read_timeout=_READ_TIMEOUT, stream=False, accept=accept
+        )
         if self._on_warning is not None:
             for warning in response.headers.getlist("Warning"):
                 self._on_warning(_warning_text(warning))
@@ -142,8 +145,11 @@ class RestClient:
         *,
         read_timeout: float | None,
         stream: bool,
+        accept: str = "application/json",
     ) -> urllib3.BaseHTTPResponse:
-        headers = self._headers if body is None else {**self._headers, "Content-Type": content_type}
+        headers = {**self._headers, "Accept": accept}
+        if body is not None:
+            headers["Content-Type"] = content_type
         url = f"{self.url}{path}?{urlencode(query)}" if query else f"{self.url}{path}"
         try:
             return self._pool.request(
