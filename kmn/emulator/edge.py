@@ -13,7 +13,6 @@ from kmn.cluster_spec import ClusterSpec, OutsideHost
 from kmn.emulator import netlink, shaping
 from kmn.emulator.fabric import DEFAULT_ROUTE, Fabric, Uplink
 from kmn.emulator.netlink import NextHop, Veth
-from kmn.emulator.netns import delete
 from kmn.emulator.ovs import BridgePlan, Port, Switch
 from kmn.emulator.space import Space
 from kmn.k8s.dataplane import FIRST_POD_OFPORT, GATEWAY_MAC, UPLINK_OFPORT, mac_of
@@ -79,8 +78,8 @@ class Edge:
         self._spec = spec
         name = netns(spec.name, "edge")
         self.space = Space.create(name, _NO_KERNEL)
-        log = paths.log / f"{EDGE_NAME}-edge-ovs.log"
-        self.switch = Switch(spec.name, EDGE_NAME, name, paths.root / "edge", log, template)
+        log = paths.log / f"{EDGE_NAME}-ovs.log"
+        self.switch = Switch(spec.name, EDGE_NAME, name, paths.ovs(EDGE_NAME), log, template)
 
     def build(self, fabric: Fabric, datapath_type: str) -> BridgePlan:
         """Make the devices; the switch is left to be started."""
@@ -113,10 +112,3 @@ class Edge:
         finally:
             space.release()
         return port
-
-    def close(self) -> None:
-        """Remove the switch and the namespaces of edge and hosts."""
-        self.switch.kill()
-        for host in self._spec.outside_hosts:
-            delete(host_netns(self._spec, host))
-        self.space.close()

@@ -164,10 +164,10 @@ class Fabric:
         for target in self._routers.values():
             self._route(target.name, [IPv4Network(target.address)])
 
-    def close(self) -> None:
-        """Remove the routers."""
+    def release(self) -> None:
+        """Let go of the routers, which stay."""
         for router in self._routers.values():
-            router.space.close()
+            router.space.release()
         self._routers.clear()
 
     def _join(self, number: int, fabric_link: FabricLink) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from kmn.emulator.ovsdb import Operation, Ovsdb, OvsdbError, map_of, named, set_
 from kmn.k8s.dataplane import BRIDGE, CONTROLLER_PORT
 from kmn.naming import CLUSTER_VARIABLE
 
-__all__ = ["SCHEMA", "Port", "Switch", "make_database", "start_all"]
+__all__ = ["SCHEMA", "BridgePlan", "Port", "Switch", "kill_all", "make_database", "start_all"]
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 
@@ -112,6 +113,18 @@ class Switch:
         """Process ids by program."""
         return {program: process.pid for program, process in self._processes.items()}
 
+    def close(self) -> None:
+        """Take notice of the ends of the processes, which must have been killed."""
+        for process in self._processes.values():
+            process.wait()
+        self._processes.clear()
+        self.ovsdb.close()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to those processes that have not ended."""
+        for process in self._processes.values():
+            process.send_signal(number)
+
     def revive(self) -> list[str]:
         """Start what has ended; its name, or names. The bridge and its ports come back from the database."""
         dead = self.dead()
@@ -125,15 +138,6 @@ class Switch:
         if dead:
             self.settle()
         return dead
-
-    def kill(self) -> None:
-        """End both processes at once: nothing that they could save is wanted any more."""
-        for process in self._processes.values():
-            process.kill()
-        for process in self._processes.values():
-            process.wait()
-        self._processes.clear()
-        self.ovsdb.close()
 
     # --- configuration ------------------------------------------------------------------------------------------------
 
@@ -281,3 +285,12 @@ def start_all(plans: Sequence[BridgePlan]) -> None:
         problems = plan.switch.receive_wait()
         if problems:
             raise OvsdbError("; ".join(problems.values()))
+
+
+def kill_all(switches: Iterable[Switch]) -> None:
+    """End switches at once: nothing that they could save is wanted any more."""
+    switches = list(switches)
+    for switch in switches:
+        switch.signal(signal.SIGKILL)
+    for switch in switches:
+        switch.close()

@@ -157,7 +157,7 @@ class Underlay:
             node = self._nodes.pop(name, None)
             if node is None:
                 continue
-            node.switch.kill()
+            ovs.kill_all([node.switch])
             self._fabric.detach(name)
             for pod in node.pods.values():
                 self._forget_pod(pod)
@@ -323,12 +323,15 @@ class Underlay:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Remove nodes, edge and fabric as they are known here. ``purge`` needs none of this, and does more."""
-        self.remove_nodes(list(self._nodes))
+        """End the switches and let go of all files and sockets; ``purge`` then removes the rest by name."""
+        ovs.kill_all(self.switches().values())
+        for node in self._nodes.values():
+            node.space.release()
+        self._nodes.clear()
         if self._edge is not None:
-            self._edge.close()
+            self._edge.space.release()
             self._edge = None
-        self._fabric.close()
+        self._fabric.release()
 
 
 def _pod_requests(pod: PodPort, peer: Veth) -> list[Request]:
