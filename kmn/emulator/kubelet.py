@@ -114,6 +114,8 @@ class Kubelet:
                 self.changed(worker)
         elif annotation(pod, NETNS) and (pod.get("status") or {}).get("podIP"):
             self._admit(pod)
+        elif pod["spec"].get("nodeName") and pod["metadata"].get("deletionTimestamp"):
+            self._delete(pod)  # it never got as far as having anything
 
     def _admit(self, pod: Object) -> None:
         """A pod that has just got its address."""
@@ -294,8 +296,12 @@ class Kubelet:
             return
         if worker.pod["metadata"].get("finalizers"):  # it will still be seen when its containers are gone
             self._write(worker)
+        self._delete(worker.pod)
+
+    def _delete(self, pod: Object) -> None:
+        """The last word about a pod that is being deleted."""
         try:
-            self._client.delete(PODS, *worker.key, grace_seconds=0, uid=worker.uid)
+            self._client.delete(PODS, *key_of(pod), grace_seconds=0, uid=uid_of(pod))
         except (NotFound, Conflict):
             pass  # somebody was faster; another pod may have the name already
 
