@@ -17,6 +17,8 @@ from typing import Literal
 
 from kmn.cluster_spec import ClusterSpec, Link
 from kmn.emulator import netlink, netns, ovs, shaping
+from kmn.emulator.edge import EDGE_NAME
+from kmn.emulator.fabric import router_address
 from kmn.emulator.netlink import Netlink
 
 __all__ = ["datapath_type", "kernel_datapath", "problems"]
@@ -38,7 +40,20 @@ def problems(spec: ClusterSpec) -> list[str]:
     error = _in_scratch(lambda nl: nl.apply([_device()]))
     if error:
         return [*found, f"network namespaces and veth pairs: {error}; kmn needs CAP_SYS_ADMIN and CAP_NET_ADMIN"]
-    return found + _datapath_problems(spec) + _link_problems(spec)
+    return found + _name_problems(spec) + _datapath_problems(spec) + _link_problems(spec)
+
+
+def _name_problems(spec: ClusterSpec) -> list[str]:
+    """Names and addresses that the emulator needs itself."""
+    found = []
+    routers = {router_address(spec, router): router for router in spec.routers}
+    for node in spec.nodes:
+        if node.name == EDGE_NAME and spec.outside_hosts:
+            found.append(f"spec.nodes[{node.name}].name: the edge's bridge has this name; call the node something else")
+        if node.address in routers:
+            owner = routers[node.address]
+            found.append(f"spec.nodes[{node.name}].address: {node.address} is that of router {owner}; use another one")
+    return found
 
 
 def _missing() -> list[str]:

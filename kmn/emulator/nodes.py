@@ -202,6 +202,9 @@ class NodeManager:
             cidr = (node.get("spec") or {}).get("podCIDR")
             if not cidr or name in self._built or self._failed.get(name) == (uid_of(node), cidr):
                 continue
+            if name == EDGE_NAME and self._spec.outside_hosts:
+                self._refuse(node, "metadata.name: the edge's bridge has this name; another one would do")
+                continue
             address = address_of(node) or free_address(self._spec, taken)
             if address is None:
                 self._refuse(node, f"spec.nodeCIDR {self._spec.node_cidr} has no free address; a larger one would do")
@@ -234,7 +237,7 @@ class NodeManager:
     def _refuse(self, node: Object, message: str) -> None:
         self._failed[name_of(node)] = (uid_of(node), node["spec"]["podCIDR"])
         self._trouble[name_of(node)] = f"Node {name_of(node)}: {message}"
-        self._set_condition(name_of(node), False, "NoAddress", message)
+        self._set_condition(name_of(node), False, "NodeRefused", message)
 
     def _set_condition(self, name: str, ready: bool, reason: str, message: str) -> None:
         try:

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ OTHER_CONFIG = {
 # A log line to a file costs an open file a process; messages go to no console and no syslog.
 _LOGGING = ("-vconsole:off", "-vsyslog:off", "-vfile:info")
 _SETTLE = 15.0  # seconds that ovs-vswitchd may take to act on a transaction
+_LOOK = 1.0  # seconds of waiting after which it is looked whether that still makes sense
 
 
 def make_database(path: Path) -> None:
@@ -64,6 +66,7 @@ class Switch:
         self._database = database
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, str] = {}  # device: uuid of its Port row
+        self._unsure = False  # a transaction was sent whose result is not known
         self._config = 0
         self.ovsdb = Ovsdb(directory)
 
@@ -170,6 +173,8 @@ class Switch:
 
     def send_ports(self, add: Sequence[Port] = (), remove: Iterable[str] = ()) -> None:
         """Add ports and remove those of devices, in one transaction. What is so already is left as it is."""
+        if self._unsure:
+            self._read_ports()
         add = [port for port in add if port.device not in self._ports]
         gone = [["uuid", self._ports.pop(device)] for device in remove if device in self._ports]
         operations: list[Operation] = _port_rows(add)
@@ -180,36 +185,62 @@ class Switch:
             mutations.append(["ports", "delete", set_of(gone)])
         if mutations:
             operations.append({"op": "mutate", "table": "Bridge", "where": _THE_BRIDGE, "mutations": mutations})
+        self._unsure = True
         self.ovsdb.send(operations + _ASK)
 
+    def _read_ports(self) -> None:
+        """Learn from the database which ports there are: the result of a transaction was lost."""
+        select = {"op": "select", "table": "Port", "where": [], "columns": ["_uuid", "name"]}
+        rows = self.ovsdb.transact([select])[0]["rows"]
+        self._ports = {row["name"]: row["_uuid"][1] for row in rows if row["name"] != BRIDGE}
+        self._unsure = False
+
     def receive(self, sent: Sequence[Port] = ()) -> None:
-        """Read the result of ``send_bridge`` or ``send_ports``, and ask to be told when the switch has done it."""
+        """Read the result of ``send_bridge`` or ``send_ports``, to which the same ports were given."""
         result = self.ovsdb.receive()
         sent = [port for port in sent if port.device not in self._ports]
         inserted = [entry["uuid"][1] for entry in result if "uuid" in entry]
         # Rows come in pairs, Interface and Port; those of the bridge's own port come first in the first transaction.
-        skip = 0 if result and "rows" in result[-1] else 2
+        skip = 0 if "rows" in result[-1] else 2
         for number, port in enumerate(sent):
             self._ports[port.device] = inserted[skip + 2 * number + 1]
         if skip == 0:
             self._config = result[-1]["rows"][0]["next_cfg"]
+        self._unsure = False
 
     def send_wait(self) -> None:
         """Ask for the state of ports once ``ovs-vswitchd`` has acted; :meth:`receive_wait` gives it."""
-        until = {"op": "wait", "table": "Open_vSwitch", "where": [], "columns": ["cur_cfg"], "until": "==",
-                 "rows": [{"cur_cfg": self._config}], "timeout": int(_SETTLE * 1000)}  # fmt: skip
-        columns = ["name", "ofport", "ofport_request", "error"]
-        self.ovsdb.send([until, {"op": "select", "table": "Interface", "where": [], "columns": columns}])
+        until = {
+            "op": "wait", "table": "Open_vSwitch", "where": [], "columns": ["cur_cfg"], "until": "==",
+            "rows": [{"cur_cfg": self._config}], "timeout": int(_LOOK * 1000),
+        }  # fmt: skip
+        self.ovsdb.send([until, _INTERFACES])
 
     def receive_wait(self) -> dict[str, str]:
         """What is wrong with which device's port; empty when all have their OpenFlow ports."""
-        rows = self.ovsdb.receive(_SETTLE + 5)[1]["rows"]
+        deadline = time.monotonic() + _SETTLE
+        while True:
+            try:
+                return self._problems(self.ovsdb.receive()[1]["rows"])
+            except OvsdbError:
+                dead = self.dead()
+                if dead:
+                    raise OvsdbError(f"{' and '.join(dead)} of {self.name} ended") from None
+            # Somebody else's transaction (an ovs-vsctl) may have taken it past the number that was waited for.
+            current, interfaces = self.ovsdb.transact([_CURRENT, _INTERFACES])
+            if current["rows"][0]["cur_cfg"] >= self._config:
+                return self._problems(interfaces["rows"])
+            if time.monotonic() > deadline:
+                raise OvsdbError(f"ovs-vswitchd of {self.name} does not act on its database")
+            self.send_wait()
+
+    def _problems(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         problems: dict[str, str] = {}
         for row in rows:
             wanted, got = row["ofport_request"], row["ofport"]
-            if row["error"] != ["set", []]:
+            if row["error"] != _NONE:
                 problems[row["name"]] = f"{BRIDGE} of {self.name}: {row['error']}"
-            elif wanted != ["set", []] and got != wanted:
+            elif wanted not in (_NONE, got):
                 problems[row["name"]] = f"{BRIDGE} of {self.name}: OpenFlow port {got} instead of {wanted}"
         return problems
 
@@ -236,6 +267,14 @@ class Switch:
 
 
 _THE_BRIDGE = [["name", "==", BRIDGE]]
+_NONE = ["set", []]  # an empty optional column
+_CURRENT: Operation = {"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["cur_cfg"]}
+_INTERFACES: Operation = {
+    "op": "select",
+    "table": "Interface",
+    "where": [],
+    "columns": ["name", "ofport", "ofport_request", "error"],
+}
 _ASK: list[Operation] = [
     {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]},
     {"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]},

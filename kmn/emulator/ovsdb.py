@@ -86,7 +86,7 @@ class Ovsdb:
 
     def send(self, operations: Sequence[Operation]) -> None:
         """Send one transaction; :meth:`receive` gives its result."""
-        self.connect()
+        self.connect(timeout=1.0)
         assert self._socket is not None
         self._sent += 1
         message = {"method": "transact", "params": [self._database, *operations], "id": self._sent}

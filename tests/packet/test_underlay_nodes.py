@@ -22,7 +22,7 @@ from kmn.emulator.nodes import NodeManager
 from kmn.emulator.purge import purge
 from kmn.emulator.underlay import Underlay, UnderlayError
 from kmn.k8s import dataplane
-from kmn.k8s.objects import Object, annotations, condition
+from kmn.k8s.objects import Object, condition
 from kmn.k8s.resources import NODES
 from kmn.naming import Paths
 
@@ -37,7 +37,8 @@ class World:
         self.kernel = ThreadPoolExecutor(1)
         self.client = LocalClient(Store(), ClusterAdmission(spec))
         self.underlay = Underlay(spec, Paths(spec.name))
-        self.ipam = Runtime(self.client, [NodeIpam(self.client, spec)])
+        ipam: list[Any] = [NodeIpam(self.client, spec)]
+        self.ipam = Runtime(self.client, ipam)
         self.manager = NodeManager(self.client, spec, Paths(spec.name), self.underlay, self.kernel)
 
     def node(self, name: str) -> Object:
@@ -83,7 +84,7 @@ def test_nodes_of_the_cluster_file_are_built_and_ready() -> None:
         assert seen[-1] == (2, 2)
         node = world.node("n1")
         assert world.ready("n1")
-        notes = annotations(node)
+        notes: dict[str, str] = node["metadata"]["annotations"]
         assert notes[dataplane.NETNS] == "kmn.hdn.node.n1"
         assert notes[dataplane.OFPORT] == str(dataplane.HOST_OFPORT)
         assert notes[dataplane.MAC] in run("ip", "-n", notes[dataplane.NETNS], "link", "show", "eth0")
@@ -152,7 +153,7 @@ def test_the_controller_is_set_when_it_listens() -> None:
 
 def test_a_node_that_cannot_be_built_is_named() -> None:
     async def story(world: World) -> None:
-        with pytest.raises(UnderlayError, match="Node n2: .*kmn.hdp.node.n2"):
+        with pytest.raises(UnderlayError, match=r"Node n2: .*kmn\.hdp\.node\.n2"):
             await world.manager.wait_built()
         assert await world.eventually(lambda: world.ready("n1"))
         found = condition(world.node("n2"), "Ready")
