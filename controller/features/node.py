@@ -1,0 +1,79 @@
+"""A node's own traffic: its kernel behind ``HOST_OFPORT``, and the fabric behind ``UPLINK_OFPORT``."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from controller.features.arp import answer
+from controller.openflow.actions import DEC_TTL, DROP, actions, ct, goto, set_eth_dst, set_eth_src
+from controller.openflow.cookie import Owner
+from controller.openflow.flow import Flow
+from controller.openflow.match import (
+    ARP,
+    ARP_REQUEST,
+    IP,
+    arp_tpa,
+    ct_state,
+    dl_dst,
+    dl_src,
+    in_port,
+    match,
+    nw_dst,
+    nw_src,
+)
+from controller.pipeline import HAIRPIN, NAT_ZONE, SET_HAIRPIN, Feature, Table, to_port
+from controller.views import NodeView
+from kmn.k8s.dataplane import GATEWAY_MAC, REJECT_IP, UPLINK_OFPORT
+
+__all__ = ["node_flows"]
+
+
+def node_flows(node: NodeView) -> list[Flow]:
+    """Flows of the node's own bridge."""
+    make = Owner(Feature.NODE, f"Node/{node.name}").flow
+    own = (node.address, node.gateway, IPv4Address(REJECT_IP))
+    flows = [
+        # Pods' addresses of this node do not come from elsewhere.
+        make(Table.CLASSIFIER, 110, match(IP, in_port(UPLINK_OFPORT), nw_src(node.pod_cidr)), DROP),
+        make(Table.CLASSIFIER, 100, match(IP, in_port(UPLINK_OFPORT)), actions(goto(Table.UN_SNAT))),
+        make(Table.CLASSIFIER, 100, match(ARP, in_port(UPLINK_OFPORT)), actions(goto(Table.ARP))),
+        make(Table.CLASSIFIER, 100, match(ARP, in_port(node.ofport), dl_src(node.mac)), actions(goto(Table.ARP))),
+        make(
+            Table.ARP, 200, match(ARP, ARP_REQUEST, in_port(UPLINK_OFPORT), arp_tpa(node.address)),
+            answer(node.uplink_mac),
+        ),
+        make(
+            Table.UN_SNAT, 100, match(IP, nw_dst(node.gateway)),
+            actions(ct(NAT_ZONE, nat=True, table=Table.CONNTRACK)),
+        ),
+        make(Table.ROUTING, 100, match(IP, nw_dst(node.pod_cidr)), DROP),
+        make(
+            Table.ROUTING, 40, match(IP),
+            actions(
+                set_eth_src(node.uplink_mac), set_eth_dst(node.next_hop_mac), DEC_TTL, to_port(UPLINK_OFPORT),
+                goto(Table.COMMIT),
+            ),
+        ),
+        # A pod's connection comes back to the pod itself.
+        make(
+            Table.SNAT, 100, match(IP, ct_state("-rpl+trk"), HAIRPIN),
+            actions(ct(NAT_ZONE, commit=True, src=node.gateway, table=Table.OUTPUT)),
+        ),
+    ]  # fmt: skip
+    to_host = (set_eth_src(GATEWAY_MAC), set_eth_dst(node.mac))
+    for address in own:
+        from_host = match(IP, in_port(node.ofport), dl_src(node.mac), dl_dst(GATEWAY_MAC), nw_src(address))
+        flows += [
+            make(Table.CLASSIFIER, 100, from_host, actions(goto(Table.UN_SNAT))),
+            # Whether its own address is taken is not for the gateway to answer.
+            make(Table.ARP, 200, match(ARP, in_port(node.ofport), arp_tpa(address)), DROP),
+            make(
+                Table.ROUTING, 200, match(IP, nw_dst(address)),
+                actions(*to_host, to_port(node.ofport), goto(Table.COMMIT)),
+            ),
+            make(
+                Table.ROUTING, 210, match(IP, in_port(node.ofport), nw_dst(address)),
+                actions(*to_host, SET_HAIRPIN, goto(Table.COMMIT)),
+            ),
+        ]  # fmt: skip
+    return flows

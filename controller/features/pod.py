@@ -1,0 +1,49 @@
+"""A pod on its node's bridge: who it is, and how packets reach it."""
+
+from __future__ import annotations
+
+from controller.openflow.actions import DEC_TTL, DROP, actions, goto, set_eth_dst, set_eth_src
+from controller.openflow.cookie import Owner
+from controller.openflow.flow import Flow
+from controller.openflow.match import (
+    ARP,
+    IP,
+    arp_sha,
+    arp_spa,
+    arp_tpa,
+    dl_dst,
+    dl_src,
+    in_port,
+    match,
+    nw_dst,
+    nw_src,
+)
+from controller.pipeline import SET_HAIRPIN, Feature, Table, to_port
+from controller.views import PodView
+from kmn.k8s.dataplane import GATEWAY_MAC
+
+__all__ = ["pod_flows"]
+
+
+def pod_flows(pod: PodView) -> list[Flow]:
+    """Flows of the bridge that the pod is on."""
+    make = Owner(Feature.POD, f"Pod/{pod.key}").flow
+    port = in_port(pod.ofport)
+    to_pod = (set_eth_src(GATEWAY_MAC), set_eth_dst(pod.mac), DEC_TTL)
+    deliver = actions(*to_pod, to_port(pod.ofport), goto(Table.COMMIT))
+    give_back = actions(*to_pod, SET_HAIRPIN, goto(Table.COMMIT))
+    return [
+        make(
+            Table.CLASSIFIER, 100, match(IP, port, dl_src(pod.mac), dl_dst(GATEWAY_MAC), nw_src(pod.address)),
+            actions(goto(Table.UN_SNAT)),
+        ),
+        make(
+            Table.CLASSIFIER, 100, match(ARP, port, dl_src(pod.mac), arp_spa(pod.address), arp_sha(pod.mac)),
+            actions(goto(Table.ARP)),
+        ),
+        # Duplicate address detection: its own address is nobody else's.
+        make(Table.ARP, 200, match(ARP, port, arp_tpa(pod.address)), DROP),
+        make(Table.ROUTING, 200, match(IP, nw_dst(pod.address)), deliver),
+        # Through a Service to itself, and the answer to that.
+        make(Table.ROUTING, 210, match(IP, port, nw_dst(pod.address)), give_back),
+    ]  # fmt: skip

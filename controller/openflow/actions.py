@@ -1,0 +1,216 @@
+"""Actions, and the instructions that a flow carries.
+
+Each function returns one :class:`Action` with its text and its bytes; ``actions(...)`` joins them into what a flow
+(or, without a goto, a bucket) does.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import cache, lru_cache
+from ipaddress import IPv4Address
+from typing import NamedTuple
+from zlib import crc32
+
+from controller.openflow.match import mac_bytes
+
+__all__ = [
+    "DEC_TTL",
+    "DROP",
+    "IN_PORT",
+    "Action",
+    "Actions",
+    "actions",
+    "ct",
+    "goto",
+    "group",
+    "move",
+    "output",
+    "output_reg",
+    "set_arp_op",
+    "set_arp_sha",
+    "set_ct_mark",
+    "set_eth_dst",
+    "set_eth_src",
+    "set_reg",
+]
+
+_NICIRA = 0x00002320
+_OFPP_IN_PORT = 0xFFFFFFF8
+
+
+class Action(NamedTuple):
+    """One action; a goto is an instruction, and the last of a flow."""
+
+    text: str
+    packed: bytes
+    instruction: bool = False
+
+
+class Actions(NamedTuple):
+    """All that a flow does, packed as instructions. ``digest`` is the content part of the flow's cookie."""
+
+    packed: bytes
+    digest: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@lru_cache(maxsize=65536)
+def actions(*steps: Action) -> Actions:
+    """Instructions of a flow: apply ``steps`` in order; nothing means drop."""
+    applied = b"".join([step.packed for step in steps if not step.instruction])
+    packed = struct.pack("!HH4x", 4, 8 + len(applied)) + applied if applied else b""
+    packed += b"".join([step.packed for step in steps if step.instruction])
+    text = ",".join([step.text for step in steps]) or "drop"
+    return Actions(packed, crc32(packed) & 0xFFFFFFF, text)
+
+
+DROP = actions()
+DEC_TTL = Action("dec_ttl", struct.pack("!HH4x", 24, 8))
+
+
+@cache
+def output(port: int) -> Action:
+    """Send out of a port; not out of the one that the packet came in by (see ``IN_PORT``)."""
+    text = "IN_PORT" if port == _OFPP_IN_PORT else f"output:{port}"
+    return Action(text, struct.pack("!HHIH6x", 0, 16, port, 0))
+
+
+IN_PORT = output(_OFPP_IN_PORT)
+
+
+def output_reg(number: int) -> Action:
+    """Send out of the port whose number is in a register."""
+    source = _nxm_reg(number)
+    packed = struct.pack("!HHIHHIH6x", 0xFFFF, 24, _NICIRA, 15, 31, source, 0xFFFF)
+    return Action(f"output:NXM_NX_REG{number}[]", packed)
+
+
+def goto(table: int) -> Action:
+    """Go on in a table further down."""
+    return Action(f"goto_table:{table}", struct.pack("!HHB3x", 1, 8, table), instruction=True)
+
+
+def group(number: int) -> Action:
+    """Hand the packet to a group."""
+    return Action(f"group:{number}", struct.pack("!HHI", 22, 8, number))
+
+
+def _nxm_reg(number: int) -> int:
+    return 0x00010004 | number << 9
+
+
+def _set_field(oxm: bytes) -> bytes:
+    length = (4 + len(oxm) + 7) // 8 * 8
+    return (struct.pack("!HH", 25, length) + oxm).ljust(length, b"\0")
+
+
+@cache
+def set_reg(number: int, value: int, mask: int = 0xFFFFFFFF) -> Action:
+    """Write (some bits of) a register."""
+    if mask == 0xFFFFFFFF:
+        packed = _set_field(struct.pack("!II", _nxm_reg(number), value))
+        return Action(f"set_field:{value:#x}->reg{number}", packed)
+    packed = _set_field(struct.pack("!III", (_nxm_reg(number) | 0x100) + 4, value, mask))
+    return Action(f"set_field:{value:#x}/{mask:#x}->reg{number}", packed)
+
+
+@cache
+def set_ct_mark(value: int, mask: int) -> Action:
+    """Write bits of the connection's mark; inside ``ct(exec=…)`` only."""
+    return Action(f"set_field:{value:#x}/{mask:#x}->ct_mark", _set_field(struct.pack("!III", 0x0001D708, value, mask)))
+
+
+@cache
+def set_eth_src(mac: str) -> Action:
+    return Action(f"set_field:{mac}->eth_src", _set_field(struct.pack("!I", 0x80000806) + mac_bytes(mac)))
+
+
+@cache
+def set_eth_dst(mac: str) -> Action:
+    return Action(f"set_field:{mac}->eth_dst", _set_field(struct.pack("!I", 0x80000606) + mac_bytes(mac)))
+
+
+def set_arp_op(operation: int) -> Action:
+    return Action(f"set_field:{operation}->arp_op", _set_field(struct.pack("!IH", 0x80002A02, operation)))
+
+
+def set_arp_sha(mac: str) -> Action:
+    return Action(f"set_field:{mac}->arp_sha", _set_field(struct.pack("!I", 0x80003006) + mac_bytes(mac)))
+
+
+# Fields that can be copied whole: name in texts, OXM header, bits.
+_COPY = {
+    "eth_src": ("NXM_OF_ETH_SRC", 0x80000806, 48),
+    "eth_dst": ("NXM_OF_ETH_DST", 0x80000606, 48),
+    "arp_sha": ("NXM_NX_ARP_SHA", 0x80003006, 48),
+    "arp_tha": ("NXM_NX_ARP_THA", 0x80003206, 48),
+    "arp_spa": ("NXM_OF_ARP_SPA", 0x80002C04, 32),
+    "arp_tpa": ("NXM_OF_ARP_TPA", 0x80002E04, 32),
+    **{f"reg{n}": (f"NXM_NX_REG{n}", _nxm_reg(n), 32) for n in range(16)},
+}
+
+
+def move(source: str, destination: str) -> Action:
+    """Copy one field to another of the same size."""
+    source_text, source_oxm, bits = _COPY[source]
+    destination_text, destination_oxm, destination_bits = _COPY[destination]
+    if bits != destination_bits:
+        raise ValueError(f"move:{source}->{destination}: {bits} bits do not fit {destination_bits}")
+    packed = struct.pack("!HHHHHHII4x", 28, 24, bits, 0, 0, 0, source_oxm, destination_oxm)
+    return Action(f"move:{source_text}[]->{destination_text}[]", packed)
+
+
+class Nat(NamedTuple):
+    """What ``ct(nat)`` does to a new connection."""
+
+    direction: str  # "src" or "dst"
+    address: IPv4Address
+    port: int | None = None
+
+
+def _nat(nat: Nat | None) -> Action:
+    if nat is None:
+        return Action("nat", struct.pack("!HHIH2xHH", 0xFFFF, 16, _NICIRA, 36, 0, 0))
+    flags = 1 if nat.direction == "src" else 2
+    if nat.port is None:
+        packed = struct.pack("!HHIH2xHH4s4x", 0xFFFF, 24, _NICIRA, 36, flags, 0x01, nat.address.packed)
+        return Action(f"nat({nat.direction}={nat.address})", packed)
+    packed = struct.pack(
+        "!HHIH2xHH4sH2x", 0xFFFF, 24, _NICIRA, 36, flags, 0x11, nat.address.packed, nat.port
+    )  # fmt: skip
+    return Action(f"nat({nat.direction}={nat.address}:{nat.port})", packed)
+
+
+def ct(
+    zone: int,
+    *,
+    table: int | None = None,
+    commit: bool = False,
+    nat: bool = False,
+    src: IPv4Address | None = None,
+    dst: tuple[IPv4Address, int] | None = None,
+    mark: Action | None = None,
+) -> Action:
+    """Connection tracking.
+
+    ``table`` is where the packet goes on once it is tracked; without it, it goes on here, untranslated.
+    ``nat`` translates packets of known connections, ``src`` and ``dst`` new ones too; ``mark`` is a ``set_ct_mark``.
+    """
+    inner: list[Action] = []
+    texts = [*(["commit"] if commit else ()), *([f"table={table}"] if table is not None else ()), f"zone={zone}"]
+    if src is not None or dst is not None or nat:
+        chosen = Nat("src", src) if src is not None else Nat("dst", *dst) if dst is not None else None
+        inner.append(_nat(chosen))
+        texts.append(inner[-1].text)
+    if mark is not None:
+        inner.append(mark)
+        texts.append(f"exec({mark.text})")
+    nested = b"".join([action.packed for action in inner])
+    head = struct.pack(
+        "!HHIHHIHB3xH", 0xFFFF, 24 + len(nested), _NICIRA, 35, int(commit), 0, zone, 0xFF if table is None else table, 0
+    )
+    return Action(f"ct({','.join(texts)})", head + nested)

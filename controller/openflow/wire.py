@@ -1,0 +1,158 @@
+"""OpenFlow 1.5 messages that the controller sends, as bytes.
+
+Messages inside a bundle carry no number of their own (xid and bundle id are constants): the same bytes serve every
+bridge and every time. What failed is read from the error, which quotes the message with its cookie.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from controller.openflow.flow import Flow
+from controller.openflow.group import Group
+
+__all__ = [
+    "CtFlush",
+    "barrier",
+    "bundle_commit",
+    "bundle_open",
+    "ct_flush",
+    "flow_add",
+    "flow_delete",
+    "flow_desc_request",
+    "group_add",
+    "group_delete",
+    "group_desc_request",
+    "group_modify",
+    "in_bundle",
+]
+
+VERSION = 6
+ERROR, EXPERIMENTER, FLOW_MOD, GROUP_MOD, MULTIPART_REQUEST = 1, 4, 14, 15, 18
+MULTIPART_REPLY, BARRIER_REQUEST, BARRIER_REPLY, BUNDLE_CONTROL, BUNDLE_ADD = 19, 20, 21, 33, 34
+FLOW_DESC, GROUP_DESC = 1, 7  # multipart types
+
+_XID = 0x6B6D6E  # of everything inside bundles
+_BUNDLE = 1
+_ATOMIC_ORDERED = 3
+_ANY = 0xFFFFFFFF
+_ALL_GROUPS = 0xFFFFFFFC
+_NICIRA = 0x00002320
+
+# OFPT_BUNDLE_ADD_MESSAGE and the OFPT_FLOW_MOD (or _GROUP_MOD) in it, up to the match.
+_FLOW_HEAD = struct.Struct("!BBHIIHH" "BBHI" "QQBBHHHIIIHH")  # fmt: skip
+_GROUP_HEAD = struct.Struct("!BBHIIHH" "BBHI" "HBxIH2xI")  # fmt: skip
+_ADD, _DELETE_STRICT = 0, 4
+_GROUP_ADD, _GROUP_MODIFY, _GROUP_DELETE = 0, 1, 2
+_SELECT = 1
+# OFPGPT_EXPERIMENTER of the Open Networking Foundation: selection_method=dp_hash, hash of the layer-4 tuple.
+_DP_HASH = struct.pack("!HHII4x16sQ", 0xFFFF, 40, 0x154D, 1, b"dp_hash", 0)
+_NO_BUCKET = 0xFFFFFFFF
+
+
+def flow_add(flow: Flow) -> bytes:
+    """Add a flow, or replace the one with the same key; to be sent in a bundle."""
+    table, priority, (match, _), (instructions, _, _), cookie = flow
+    length = 48 + len(match) + len(instructions)
+    head = _FLOW_HEAD.pack(
+        VERSION, BUNDLE_ADD, length + 16, _XID, _BUNDLE, 0, _ATOMIC_ORDERED,
+        VERSION, FLOW_MOD, length, _XID,
+        cookie, 0, table, _ADD, 0, 0, priority, _ANY, _ANY, _ANY, 0, 0,
+    )  # fmt: skip
+    return head + match + instructions
+
+
+def flow_delete(table: int, priority: int, match: bytes) -> bytes:
+    """Delete exactly the flow with this key; to be sent in a bundle."""
+    length = 48 + len(match)
+    head = _FLOW_HEAD.pack(
+        VERSION, BUNDLE_ADD, length + 16, _XID, _BUNDLE, 0, _ATOMIC_ORDERED,
+        VERSION, FLOW_MOD, length, _XID,
+        0, 0, table, _DELETE_STRICT, 0, 0, priority, _ANY, _ANY, _ANY, 0, 0,
+    )  # fmt: skip
+    return head + match
+
+
+def _group_mod(command: int, number: int, buckets: bytes, properties: bytes) -> bytes:
+    length = 24 + len(buckets) + len(properties)
+    head = _GROUP_HEAD.pack(
+        VERSION, BUNDLE_ADD, length + 16, _XID, _BUNDLE, 0, _ATOMIC_ORDERED,
+        VERSION, GROUP_MOD, length, _XID,
+        command, _SELECT, number, len(buckets), _NO_BUCKET,
+    )  # fmt: skip
+    return head + buckets + properties
+
+
+def group_add(group: Group) -> bytes:
+    return _group_mod(_GROUP_ADD, group.id, group.content, _DP_HASH)
+
+
+def group_modify(group: Group) -> bytes:
+    """Replace the buckets of a group that is there."""
+    return _group_mod(_GROUP_MODIFY, group.id, group.content, _DP_HASH)
+
+
+def group_delete(number: int) -> bytes:
+    return _group_mod(_GROUP_DELETE, number, b"", b"")
+
+
+def bundle_open(xid: int) -> bytes:
+    """Open the connection's one bundle: atomic, and applied in the order of its messages."""
+    return struct.pack("!BBHIIHH", VERSION, BUNDLE_CONTROL, 16, xid, _BUNDLE, 0, _ATOMIC_ORDERED)
+
+
+def bundle_commit(xid: int) -> bytes:
+    return struct.pack("!BBHIIHH", VERSION, BUNDLE_CONTROL, 16, xid, _BUNDLE, 4, _ATOMIC_ORDERED)
+
+
+def bundle_discard(xid: int) -> bytes:
+    """Drop what a failed bundle left behind."""
+    return struct.pack("!BBHIIHH", VERSION, BUNDLE_CONTROL, 16, xid, _BUNDLE, 6, _ATOMIC_ORDERED)
+
+
+def in_bundle(messages: Iterable[bytes], xid: int) -> bytes:
+    """A whole bundle; the reply to its commit has number ``xid``, that to its opening ``xid - 1``."""
+    return b"".join([bundle_open(xid - 1), *messages, bundle_commit(xid)])
+
+
+def barrier(xid: int) -> bytes:
+    return struct.pack("!BBHI", VERSION, BARRIER_REQUEST, 8, xid)
+
+
+def flow_desc_request(xid: int) -> bytes:
+    """Ask for all flows of all tables."""
+    any_match = struct.pack("!HH4x", 1, 4)
+    body = struct.pack("!HH4xB3xII4xQQ", FLOW_DESC, 0, 0xFF, _ANY, _ANY, 0, 0) + any_match
+    return struct.pack("!BBHI", VERSION, MULTIPART_REQUEST, 8 + len(body), xid) + body
+
+
+def group_desc_request(xid: int) -> bytes:
+    """Ask for all groups."""
+    return struct.pack("!BBHIHH4xI4x", VERSION, MULTIPART_REQUEST, 24, xid, GROUP_DESC, 0, _ALL_GROUPS)
+
+
+class CtFlush(NamedTuple):
+    """Connections to forget: those of a virtual address (None: of any) that were translated to one endpoint."""
+
+    protocol: int
+    address: IPv4Address | None
+    port: int | None
+    endpoint: IPv4Address
+    endpoint_port: int
+
+
+_TUPLE = struct.Struct("!HH4x" "HH10xH4s4x" "HHH2x")  # fmt: skip
+
+
+def ct_flush(zone: int, flush: CtFlush, xid: int) -> bytes:
+    """NXT_CT_FLUSH (Open vSwitch 3.1): by destination of the first packet and source of the answers."""
+    # The tuples are type-length-values in type-length-values; addresses are written as IPv4-mapped IPv6.
+    original = b""
+    if flush.address is not None:
+        original = _TUPLE.pack(0, 40, 1, 20, 0xFFFF, flush.address.packed, 3, 8, flush.port)
+    reply = _TUPLE.pack(1, 40, 0, 20, 0xFFFF, flush.endpoint.packed, 2, 8, flush.endpoint_port)
+    body = struct.pack("!IIB7x", _NICIRA, 32, flush.protocol) + original + reply + struct.pack("!HHH2x", 2, 8, zone)
+    return struct.pack("!BBHI", VERSION, EXPERIMENTER, 8 + len(body), xid) + body

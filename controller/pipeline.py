@@ -1,0 +1,109 @@
+"""The tables, registers and marks of a bridge, each named here and nowhere else.
+
+Adding a table: give it a number between its neighbours (numbers have gaps), add its line below in the order in which
+packets pass, and make the table before it go to it. Packets go to tables of higher number only; connection tracking
+recirculates to the table it is told. A table without flows drops everything, so a feature that is off is passed by:
+the table before it goes to the one after it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from controller.openflow.actions import Action, set_ct_mark, set_reg
+from controller.openflow.match import Field, ct_mark, reg
+
+__all__ = [
+    "AFTER_SERVICE",
+    "ALLOWED",
+    "HAIRPIN",
+    "MARK_ALLOWED",
+    "MARK_SERVICE",
+    "NAT_ZONE",
+    "OUT_PORT",
+    "SCRATCH",
+    "SERVICE",
+    "SET_HAIRPIN",
+    "ZONE",
+    "EdgeTable",
+    "Feature",
+    "Table",
+    "to_port",
+]
+
+
+class Table(IntEnum):
+    """Tables of a node's bridge, in order."""
+
+    # Who is it?
+    CLASSIFIER = 0  # port, source address and MAC; what is not expected is dropped
+    ARP = 4  # every request is answered with the gateway's MAC
+    # What connection is it of?
+    UN_SNAT = 8  # answers to addresses that SNAT gave: translated back in NAT_ZONE
+    CONNTRACK = 12  # tracked in ZONE; packets of known connections are translated
+    STATE = 16  # invalid: dropped; connection allowed before: straight to ROUTING
+    # Where does it want to go? (28 less: session affinity, NodePorts)
+    SERVICE = 28  # virtual address and port to a group of endpoints
+    SERVICE_REJECT = 32  # virtual addresses where nothing answers: to the node's kernel, which refuses
+    # May it? (40 to 48: egress policy)
+    # How does it get there?
+    ROUTING = 52  # next hop and port: pod, node, uplink
+    # May it come in? (64 to 72: ingress policy)
+    COMMIT = 76  # all tables let it pass: the connection is marked as allowed
+    SNAT = 84  # sources that must be replaced, in NAT_ZONE
+    OUTPUT = 92
+
+
+class EdgeTable(IntEnum):
+    """Tables of the edge's bridge, in order; numbers as on nodes where they do the same."""
+
+    CLASSIFIER = Table.CLASSIFIER
+    ARP = Table.ARP
+    CONNTRACK = Table.CONNTRACK
+    STATE = Table.STATE  # from outside only what answers; clusters and hosts may start connections
+    ROUTING = Table.ROUTING
+    SNAT = Table.SNAT  # clusters' addresses become public ones
+    OUTPUT = Table.OUTPUT
+
+
+# Where a packet goes on once its endpoint is chosen, or when it is for no Service.
+AFTER_SERVICE = Table.ROUTING
+
+
+class Feature(IntEnum):
+    """The first eight bits of a cookie: the module of ``controller.features`` that a flow comes from."""
+
+    CONNECTIVITY = 1
+    NODE = 2
+    POD = 3
+    SERVICE = 4
+    EDGE = 5
+
+
+# Connection tracking zones: 1 for every connection and its DNAT, 2 for SNAT. A connection that needs both
+# translations is in both, and its answers pass zone 2 first.
+ZONE = 1
+NAT_ZONE = 2
+
+# Registers. Matched ones have even numbers (see controller.openflow.match.reg).
+#   reg0[0]    HAIRPIN   the packet leaves by the port that it came in by
+#   reg2       OUT_PORT  OpenFlow port that it leaves by
+#   reg15      SCRATCH   between two actions of one flow
+OUT_PORT = 2
+SCRATCH = "reg15"
+HAIRPIN: Field = reg(0, 0x1, 0x1)
+SET_HAIRPIN: Action = set_reg(0, 0x1, 0x1)
+
+
+def to_port(port: int) -> Action:
+    """Choose the port to leave by."""
+    return set_reg(OUT_PORT, port)
+
+
+# Connection marks in ZONE.
+#   [0] ALLOWED   passed every table once; "established" alone would not say so, as a DNAT commits before policy
+#   [1] SERVICE   DNATed from a virtual address
+ALLOWED: Field = ct_mark(0x1, 0x1)
+MARK_ALLOWED: Action = set_ct_mark(0x1, 0x1)
+SERVICE: Field = ct_mark(0x2, 0x2)
+MARK_SERVICE: Action = set_ct_mark(0x2, 0x2)

@@ -1,0 +1,352 @@
+"""Keeps every connected bridge in step with the objects: one thread, one queue, no locks.
+
+Whatever happens (objects, connections, answers of switches) comes as an item of the queue. All items that are there
+are taken in before anything is computed, so that a burst of events costs one bundle a bridge. A change gets an *epoch*
+number; the resource versions of an epoch are in force when every connected bridge has confirmed it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import struct
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from controller.cluster import Bridge, Cluster
+from controller.features.service import forget_installed
+from controller.link import Channel, Link, Phase
+from controller.openflow import wire
+from controller.openflow.readback import Installed, SwitchError
+from controller.pipeline import ZONE
+from controller.report import BridgeStatus, Report
+from kmn.k8s.objects import Object
+
+__all__ = ["Synchronizer"]
+
+LOG = logging.getLogger(__name__)
+
+_ANSWER_TIMEOUT = 60.0  # a switch that says nothing for so long is disconnected
+_COMMIT_REPLY = 5
+_MAX_BEHIND = 4  # bundles that a switch may have to answer before changes are gathered instead of sent
+_MAX_EPOCHS = 1000  # remembered while a bridge does not confirm
+
+
+class _Listed(NamedTuple):
+    resource: str
+    items: list[Object]
+    version: str
+
+
+class _Event(NamedTuple):
+    resource: str
+    kind: str
+    object: Object
+
+
+class _Up(NamedTuple):
+    channel: Channel
+
+
+class _Down(NamedTuple):
+    channel: Channel
+
+
+class _Message(NamedTuple):
+    channel: Channel
+    message: bytes
+
+
+class _Listening(NamedTuple):
+    bridge: str
+    yes: bool
+
+
+class _Stop(NamedTuple):
+    pass
+
+
+_Item = _Listed | _Event | _Up | _Down | _Message | _Listening | _Stop
+
+
+@dataclass(slots=True)
+class _Counters:
+    """What was done since the start, for tests and measurements."""
+
+    batches: int = 0
+    messages: int = 0  # flow and group modifications sent, over all bridges
+    reads: int = 0
+
+
+class Synchronizer:
+    """The loop. ``resources`` must all be listed before the first flow is sent: half a picture would remove flows.
+
+    ``on_bridges`` is told which bridges there are, whenever that changes; ``on_report`` what to tell the API.
+    """
+
+    def __init__(
+        self,
+        resources: Iterable[str],
+        on_report: Callable[[Report], None],
+        on_bridges: Callable[[dict[str, Bridge]], None] = lambda bridges: None,
+    ) -> None:
+        self.cluster = Cluster()
+        self.counters = _Counters()
+        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._unlisted = set(resources)
+        self._on_report = on_report
+        self._on_bridges = on_bridges
+        self._bridges: dict[str, Bridge] = {}
+        self._links: dict[str, Link] = {}
+        self._listening: dict[str, bool] = {}
+        self._versions: dict[str, str] = {}
+        self._epoch = 0
+        self._epochs: dict[int, dict[str, str]] = {}  # versions of those not in force everywhere
+        self._in_force: dict[str, str] = {}
+        self._reported: Report | None = None
+        self._changed = False  # objects came in since the last epoch
+
+    # Called from any thread.
+
+    def listed(self, resource: str, items: list[Object], version: str) -> None:
+        self._queue.put(_Listed(resource, items, version))
+
+    def event(self, resource: str, kind: str, obj: Object) -> None:
+        self._queue.put(_Event(resource, kind, obj))
+
+    def up(self, channel: Channel) -> None:
+        """A bridge is connected, and its handshake done."""
+        self._queue.put(_Up(channel))
+
+    def down(self, channel: Channel) -> None:
+        self._queue.put(_Down(channel))
+
+    def receive(self, channel: Channel, message: bytes) -> None:
+        """An OpenFlow message from a bridge: multipart replies, bundle replies and errors count."""
+        self._queue.put(_Message(channel, message))
+
+    def listening(self, bridge: str, yes: bool) -> None:
+        self._queue.put(_Listening(bridge, yes))
+
+    def stop(self) -> None:
+        self._queue.put(_Stop())
+
+    # The loop's own thread.
+
+    def run(self) -> None:
+        """Until :meth:`stop`."""
+        while self._take():
+            self._advance(time.monotonic())
+
+    def _take(self) -> bool:
+        """Wait for something, and take in all that is there. False: stop."""
+        try:
+            item = self._queue.get(timeout=self._patience())
+            while True:
+                if isinstance(item, _Stop):
+                    return False
+                self._handle(item)
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return True
+
+    def _patience(self) -> float | None:
+        now = time.monotonic()
+        times = [link.retry_at for link in self._links.values() if link.phase is Phase.FAILED]
+        times += [since + _ANSWER_TIMEOUT for link in self._links.values() if (since := link.oldest_request())]
+        return max(0.0, min(times) - now) if times else None
+
+    def _handle(self, item: _Item) -> None:
+        match item:
+            case _Event(resource, kind, obj):
+                self.cluster.apply(resource, kind, obj)
+                self._versions[resource] = obj["metadata"]["resourceVersion"]
+                self._changed = True
+            case _Listed(resource, items, version):
+                self.cluster.replace(resource, items)
+                self._versions[resource] = version
+                self._unlisted.discard(resource)
+                self._changed = True
+            case _Message(channel, message):
+                link = self._links.get(channel.bridge)
+                if link is not None and link.channel is channel:
+                    self._answer(link, message)
+            case _Up(channel):
+                self._connect(channel)
+            case _Down(channel):
+                link = self._links.get(channel.bridge)
+                if link is not None and link.channel is channel:
+                    LOG.info("%s: disconnected", channel.bridge)
+                    del self._links[channel.bridge]
+            case _Listening(bridge, yes):
+                self._listening[bridge] = yes
+
+    def _connect(self, channel: Channel) -> None:
+        old = self._links.pop(channel.bridge, None)
+        if old is not None:
+            old.channel.close()
+        LOG.info("%s: connected, datapath %016x", channel.bridge, channel.datapath_id)
+        link = self._links[channel.bridge] = Link(channel, -1)
+        self._read(link)
+
+    def _read(self, link: Link) -> None:
+        self.counters.reads += 1
+        link.ask(time.monotonic())
+
+    # Answers of switches.
+
+    def _answer(self, link: Link, message: bytes) -> None:
+        kind = message[1]
+        if kind == wire.MULTIPART_REPLY:
+            installed = link.read(message)
+            if installed is not None and link.phase is Phase.READING:
+                self._write(link, installed)
+        elif kind == wire.BUNDLE_CONTROL:
+            xid, reply = struct.unpack_from("!4xI4xH", message)
+            if reply == _COMMIT_REPLY and link.confirm(xid) and link.phase is Phase.WRITING and not link.behind:
+                LOG.info("%s: in step", link.channel.bridge)
+                link.phase, link.failures = Phase.IN_STEP, 0
+                link.reported.clear()
+        elif kind == wire.ERROR:
+            self._error(link, SwitchError.read(message))
+
+    def _error(self, link: Link, error: SwitchError) -> None:
+        bridge = link.channel.bridge
+        if error.flow is not None:
+            cookie, table, priority = error.flow
+            feature, owners = self.cluster.owner_of(cookie)
+            text = next(
+                (
+                    str(flow)
+                    for scope in self.cluster.scopes(bridge)
+                    for flow in scope.flows.values()
+                    if (flow.cookie, flow.table, flow.priority) == (cookie, table, priority)
+                ),
+                f"cookie={cookie:#x}, table={table}, priority={priority}",
+            )
+            what = f"flow of {feature} {' or '.join(owners) or 'an object that is gone'}: {text.strip()}"
+        elif error.group is not None:
+            what = f"group {error.group}"
+        else:
+            what = f"message type {error.about[1] if len(error.about) > 1 else '?'}"
+        if error.about not in link.reported:
+            link.reported.add(error.about)
+            LOG.error("%s: the switch refused %s (%s); will be synchronised anew", bridge, what, error)
+        link.fail(time.monotonic())
+
+    def _write(self, link: Link, installed: Installed) -> None:
+        """Send the difference between what a switch has and what it should have."""
+        if self._unlisted or link.channel.bridge not in self._bridges:
+            # Not known yet, or not any more: read again when it is.
+            link.phase = Phase.FAILED
+            link.retry_at = float("inf") if self._unlisted else time.monotonic() + 1.0
+            return
+        self._compute()
+        bridge = self._bridges[link.channel.bridge]
+        if bridge.datapath_id != link.channel.datapath_id:
+            LOG.error(
+                "%s: datapath %016x connected, %016x expected; disconnected",
+                bridge.name, link.channel.datapath_id, bridge.datapath_id,
+            )  # fmt: skip
+            link.channel.close()
+            return
+        difference = self.cluster.difference(bridge.name, installed)
+        LOG.info(
+            "%s: has %d flows and %d groups, %d modifications needed",
+            bridge.name, len(installed.flows), len(installed.groups), len(difference),
+        )  # fmt: skip
+        link.phase = Phase.WRITING
+        # Even an empty bundle is committed: its answer says that the switch is alive and in step.
+        self.counters.messages += link.commit([difference], self._epoch, time.monotonic())
+        flushes = forget_installed(installed.groups, self.cluster.common.groups) if difference else []
+        if flushes:
+            link.flush(flushes, ZONE)
+
+    # Changes of objects.
+
+    def _advance(self, now: float) -> None:
+        if not self._unlisted and max((link.behind for link in self._links.values()), default=0) < _MAX_BEHIND:
+            self._compute()
+        for link in list(self._links.values()):
+            since = link.oldest_request()
+            if since is not None and now - since > _ANSWER_TIMEOUT:
+                LOG.error("%s: no answer for %d seconds; disconnected", link.channel.bridge, _ANSWER_TIMEOUT)
+                del self._links[link.channel.bridge]
+                link.channel.close()
+            elif link.phase is Phase.FAILED and link.retry_at <= now:
+                self._read(link)
+        self._observe()
+        self._report()
+
+    def _compute(self) -> None:
+        """A new epoch: recompute what changed, and send it to the bridges that are in step or about to be."""
+        if not self._changed:
+            return
+        self._changed = False
+        stale = self.cluster.compute()
+        self._epoch += 1
+        self._epochs[self._epoch] = dict(self._versions)
+        if len(self._epochs) > _MAX_EPOCHS:
+            del self._epochs[min(self._epochs)]
+        common = self.cluster.common.take()
+        bridges = self.cluster.bridges()
+        now = time.monotonic()
+        for name in bridges:
+            scopes = self.cluster.scopes(name)
+            parts = [common if scope is self.cluster.common else scope.take() for scope in scopes]
+            link = self._links.get(name)
+            if link is None or link.phase not in (Phase.IN_STEP, Phase.WRITING):
+                continue
+            parts = [part for part in parts if part]
+            if parts:
+                self.counters.messages += link.commit(parts, self._epoch, now)
+            if stale and scopes[0] is self.cluster.common:
+                link.flush(stale, ZONE)
+        self.counters.batches += 1
+        if bridges != self._bridges:
+            self._change_bridges(bridges)
+
+    def _change_bridges(self, bridges: dict[str, Bridge]) -> None:
+        known, self._bridges = self._bridges, bridges
+        for name in known.keys() - bridges.keys():
+            link = self._links.pop(name, None)
+            if link is not None:
+                link.channel.close()
+        for name in known.keys() & bridges.keys():
+            if known[name].datapath_id != bridges[name].datapath_id and name in self._links:
+                self._links.pop(name).channel.close()
+        for link in self._links.values():
+            if link.phase is Phase.FAILED:
+                link.retry_at = 0.0
+        self._on_bridges(bridges)
+
+    # What is in force.
+
+    def _observe(self) -> None:
+        """Take the newest epoch that all connected bridges have confirmed as what is in force."""
+        reached = min([link.confirmed(self._epoch) for link in self._links.values()], default=self._epoch)
+        for epoch in [epoch for epoch in self._epochs if epoch <= reached]:
+            self._in_force = self._epochs.pop(epoch)
+
+    def _report(self) -> None:
+        if self._unlisted:
+            return
+        statuses = []
+        for name in self._bridges:
+            scopes = self.cluster.scopes(name)
+            link = self._links.get(name)
+            statuses.append(
+                BridgeStatus(
+                    name,
+                    self._listening.get(name, False),
+                    link is not None and link.phase is Phase.IN_STEP,
+                    sum(len(scope.flows) for scope in scopes),
+                    sum(len(scope.groups) for scope in scopes),
+                )
+            )
+        report = Report(dict(self._in_force), tuple(statuses))
+        if report != self._reported:
+            self._reported = report
+            self._on_report(report)
