@@ -87,9 +87,11 @@ class Ovsdb:
     def send(self, operations: Sequence[Operation]) -> None:
         """Send one transaction; :meth:`receive` gives its result."""
         self.connect(timeout=1.0)
-        assert self._socket is not None
         self._sent += 1
-        message = {"method": "transact", "params": [self._database, *operations], "id": self._sent}
+        self._write({"method": "transact", "params": [self._database, *operations], "id": self._sent})
+
+    def _write(self, message: dict[str, Any]) -> None:
+        assert self._socket is not None
         try:
             self._socket.settimeout(10.0)
             self._socket.sendall(orjson.dumps(message))
@@ -106,8 +108,7 @@ class Ovsdb:
         while True:
             message = self._message(deadline)
             if message.get("method") == "echo":
-                assert self._socket is not None
-                self._socket.sendall(orjson.dumps({"id": message["id"], "result": message["params"], "error": None}))
+                self._write({"id": message["id"], "result": message["params"], "error": None})
             elif message.get("id") is not None and message.get("id", 0) > self._answered:
                 self._answered = message["id"]
                 break

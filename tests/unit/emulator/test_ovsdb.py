@@ -62,22 +62,20 @@ def test_answers_come_in_order_though_they_arrive_together(tmp_path: Path) -> No
 
 
 def test_an_echo_between_is_answered_and_passed_over(tmp_path: Path) -> None:
+    got: list[dict[str, Any]] = []
+
     def answers(request: dict[str, Any]) -> bytes:
-        if request["method"] == "transact":
-            held.append(reply(request, [{}]))
-            return json.dumps({"id": "echo", "method": "echo", "params": []}).encode()
-        return b""
+        got.append(request)
+        if "method" not in request:
+            return b""
+        return json.dumps({"id": "echo", "method": "echo", "params": [7]}).encode() + reply(request, [{}])
 
-    held: list[bytes] = []
-
-    def both(request: dict[str, Any]) -> bytes:
-        return answers(request) + (held.pop() if held else b"")
-
-    server = serve(tmp_path, both, 1)
+    server = serve(tmp_path, answers, 2)
     client = Ovsdb(tmp_path)
     assert client.transact([{"op": "comment"}]) == [{}]
-    client.close()
     server.join()
+    client.close()
+    assert got[1] == {"id": "echo", "result": [7], "error": None}
 
 
 def test_a_refusal_has_the_servers_words(tmp_path: Path) -> None:
