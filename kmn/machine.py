@@ -22,7 +22,17 @@ from kmn.k8s.objects import Object, annotation, labels, name_of, namespace_of
 from kmn.k8s.resources import EDGES, NODES, PODS, by_word
 from kmn.naming import CLUSTER_VARIABLE, NETNS_DIR
 
-__all__ = ["Machine", "entry", "environment", "find", "find_host", "find_node", "find_pod", "outside_hosts"]
+__all__ = [
+    "Machine",
+    "entry",
+    "environment",
+    "find",
+    "find_host",
+    "find_node",
+    "find_pod",
+    "machine_of_node",
+    "outside_hosts",
+]
 
 # Runs in the namespace: a host name of its own (in a UTS namespace of its own), then the program, by exec.
 _WITH_HOSTNAME = 'hostname "$0"; exec "$@"'
@@ -140,27 +150,30 @@ def find_node(client: Client, cluster: str, name: str) -> Machine:
         node = client.get(NODES, "", name)
     except NotFound:
         raise UserError(f"node {name}: not found", _near(name, map(name_of, client.list(NODES).items))) from None
-    netns_name = annotation(node, NETNS)
-    if netns_name is None:
+    if annotation(node, NETNS) is None:
         raise UserError(f"node {name}: has no network namespace yet", "it is being built, or kmn did not make it")
+    return machine_of_node(cluster, node)
+
+
+def machine_of_node(cluster: str, node: Object) -> Machine:
+    """A node that has its annotations."""
     addresses = (node.get("status") or {}).get("addresses") or ()
     ip = next((a["address"] for a in addresses if a["type"] == "InternalIP"), "")
-    return Machine(cluster, "node", name, netns_name, ip, annotation(node, MAC) or "")
+    return Machine(cluster, "node", name_of(node), annotation(node, NETNS) or "", ip, annotation(node, MAC) or "")
 
 
 def find_host(client: Client, cluster: str, name: str) -> Machine:
     """A host of the emulated internet."""
-    hosts = outside_hosts(client, cluster)
+    hosts = [host for edge in client.list(EDGES).items for host in outside_hosts(cluster, edge)]
     for host in hosts:
         if host.name == name:
             return host
     raise UserError(f"host {name}: not found", _near(name, (host.name for host in hosts)))
 
 
-def outside_hosts(client: Client, cluster: str) -> list[Machine]:
-    """The hosts of the emulated internet, as the Edge object lists them."""
-    hosts = [host for edge in client.list(EDGES).items for host in edge["spec"].get("hosts") or ()]
-    return [Machine(cluster, "host", h["name"], h["netns"], h["ip"], h["mac"]) for h in hosts]
+def outside_hosts(cluster: str, edge: Object) -> list[Machine]:
+    """The hosts of the emulated internet behind an Edge."""
+    return [Machine(cluster, "host", h["name"], h["netns"], h["ip"], h["mac"]) for h in edge["spec"]["hosts"]]
 
 
 def _machine_of_pod(cluster: str, pod: Object) -> Machine:

@@ -15,8 +15,8 @@ from kmn.cli.terminal import console, errors
 from kmn.cli.up import bring_up
 from kmn.cluster import Cluster
 from kmn.errors import UserError
-from kmn.k8s.objects import Object, condition, name_of, namespace_of
-from kmn.k8s.resources import NODES, PODS, SERVICES
+from kmn.k8s.objects import Object, condition, labels, name_of, namespace_of
+from kmn.k8s.resources import ENDPOINTSLICES, NODES, PODS, SERVICES
 from kmn.machine import Machine
 
 __all__ = ["demo"]
@@ -69,7 +69,7 @@ def _tour(cluster: Cluster) -> bool:
                         " without NAT:")  # fmt: skip
         good &= _show(client_pod, ["ping", "-c", "2", "-i", "0.2", "-W", "2", there["status"]["podIP"]])
     console().print("\n[bold]Services[/]: flows on the node's bridge pick an endpoint, and rewrite the address:")
-    for url in _urls(services, namespace_of(here), named=_has_dns(services)):
+    for url in _urls(_served(cluster, services, namespace_of(here)), named=_has_dns(services)):
         good &= _show(client_pod, ["curl", "-s", "--max-time", "5", url])
     pod, node = name_of(here), here["spec"]["nodeName"]
     for line in (f"kmn exec {pod} -- bash", f"kmn ovs {node} -- ofctl dump-flows br0", "kmn get pods -A -o wide"):
@@ -77,10 +77,23 @@ def _tour(cluster: Cluster) -> bool:
     return good
 
 
-def _urls(services: list[Object], namespace: str, *, named: bool) -> Iterator[str]:
-    """URLs of the first Services that take HTTP: TCP ports of those with a selector and a ClusterIP."""
-    fit = [s for s in services if s["spec"].get("selector") and s["spec"].get("clusterIP") not in (None, "", "None")]
-    tcp = [s for s in fit if s["spec"]["ports"][0].get("protocol", "TCP") == "TCP" and namespace_of(s) == namespace]
+def _served(cluster: Cluster, services: list[Object], namespace: str) -> list[Object]:
+    """Services of a namespace that have an address and an endpoint."""
+    slices = cluster.client.list(ENDPOINTSLICES, namespace).items
+    served = {labels(s).get("kubernetes.io/service-name") for s in slices if s.get("endpoints")}
+    return [
+        service
+        for service in services
+        if namespace_of(service) == namespace
+        and name_of(service) in served
+        and service["spec"].get("selector")
+        and service["spec"].get("clusterIP") not in (None, "", "None")
+    ]
+
+
+def _urls(services: list[Object], *, named: bool) -> Iterator[str]:
+    """URLs of the first Services whose first port takes TCP."""
+    tcp = [s for s in services if s["spec"]["ports"][0].get("protocol", "TCP") == "TCP"]
     for service in tcp[:_SERVICES_SHOWN]:
         port = service["spec"]["ports"][0]["port"]
         yield f"http://{name_of(service) if named else service['spec']['clusterIP']}:{port}/"

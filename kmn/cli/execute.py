@@ -20,7 +20,7 @@ from kmn.ovstools import argv as ovs_argv
 
 __all__ = ["Request", "execute", "ovs"]
 
-_EDGE = "edge"  # its switch is called so, here and under the cluster's directory
+_EDGE = "edge"  # what users call its switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ def ovs(node: str, command: Sequence[str], cluster_name: str | None) -> int:
     """Run an Open vSwitch tool on the switch of a node, or of the edge."""
     with Cluster.attach(cluster_name) as cluster:
         directories = {name_of(obj): cluster.paths.ovs(name_of(obj)) for obj in cluster.client.list(NODES).items}
-        if cluster.client.list(EDGES).items:
-            directories[_EDGE] = cluster.paths.root / _EDGE
+        for edge in cluster.client.list(EDGES).items:
+            directories[_EDGE] = cluster.paths.ovs(name_of(edge))
     if node not in directories:
         raise UserError(f"node {node}: not found", f"there are: {', '.join(directories)}")
     tool, *args = command

@@ -10,13 +10,16 @@ if TYPE_CHECKING:
 
 __all__ = ["console", "errors"]
 
+_FILE_WIDTH = 200  # of tables, where no terminal wraps them
+
 
 @cache
 def console() -> Console:
     """Standard output: what was asked for."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_FILE_WIDTH)
 
 
 @cache
@@ -24,4 +27,5 @@ def errors() -> Console:
     """Standard error: progress and what went wrong."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False)
+    return console if console.is_terminal else Console(stderr=True, highlight=False, width=_FILE_WIDTH)

@@ -92,7 +92,9 @@ def _display() -> Iterator[Any]:
 def _print_problems(missing: list[Problem]) -> None:
     from rich.table import Table
 
-    table = Table("NOT READY", "REASON", "MESSAGE", box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, wrapped in (("NOT READY", False), ("REASON", False), ("MESSAGE", True)):
+        table.add_column(title, no_wrap=not wrapped, overflow="fold")
     for problem in missing[:_SHOWN_PROBLEMS]:
         table.add_row(problem.what, problem.reason, problem.message)
     errors().print(table)

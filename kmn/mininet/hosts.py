@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from mininet.link import Intf, Link
@@ -19,7 +20,7 @@ from mininet.node import Host, Node, Switch
 from kmn.errors import UserError
 from kmn.k8s.dataplane import BRIDGE
 from kmn.machine import Machine
-from kmn.naming import NETNS_DIR, Paths
+from kmn.naming import NETNS_DIR
 
 __all__ = ["BridgeSwitch", "MachineHost", "NodeHost", "OutsideHost", "PodHost", "ViewIntf", "ViewLink"]
 
@@ -28,11 +29,16 @@ _TERMINATE_PATIENCE = 1.0
 
 
 class ViewIntf(Intf):  # type: ignore[misc]
-    """An interface that exists. Its addresses are those of the API, so nobody has to ask the kernel."""
+    """An interface that exists. Its addresses are those of the API, so nobody has to ask the kernel.
 
-    def __init__(self, name: str, node: Any, ip: str | None, mac: str | None, port: int | None = None) -> None:
+    ``name`` is what it is called in Mininet, ``device`` what the kernel calls it in the node's namespace.
+    """
+
+    def __init__(
+        self, name: str, node: Any, ip: str | None, mac: str | None, port: int | None = None, device: str = ""
+    ) -> None:
         # Not Intf.__init__: that brings the device up and sets addresses.
-        self.node, self.name = node, name
+        self.node, self.name, self.device = node, name, device or name
         self.link: ViewLink | None = None
         self.params: dict[str, Any] = {}
         self.ip, self.mac, self.prefixLen = ip or None, mac or None, None
@@ -53,10 +59,15 @@ class ViewIntf(Intf):  # type: ignore[misc]
     def ifconfig(self, *args: str) -> str:
         """``link a b up|down`` and ``isUp`` work on the device; kmn sets the addresses."""
         if args in (("up",), ("down",)):
-            return self.cmd(f"ip link set {self.name} {args[0]}")  # type: ignore[no-any-return]
+            return self.cmd(f"ip link set {self.device} {args[0]}")  # type: ignore[no-any-return]
         if args:
             raise TypeError(f"{self.node.name} {self.name}: addresses are set by kmn, from the objects of the API")
-        return self.cmd(f"ip addr show {self.name}")  # type: ignore[no-any-return]
+        return self.cmd(f"ip addr show {self.device}")  # type: ignore[no-any-return]
+
+    def status(self) -> str:
+        """``OK`` when the device is there."""
+        _out, _err, code = self.node.pexec(["ip", "link", "show", "dev", self.device])
+        return "MISSING" if code else "OK"
 
     def delete(self) -> None:
         """Leave the view. The device is the cluster's."""
@@ -72,8 +83,7 @@ class ViewLink(Link):  # type: ignore[misc]
         intf1.link = intf2.link = self
 
     def __str__(self) -> str:
-        one, two = self.intf1, self.intf2
-        return f"{one.node.name}-{one.name}<->{two.node.name}-{two.name}"
+        return f"{self.intf1.node.name}-{self.intf1}<->{self.intf2}"
 
     def delete(self) -> None:
         """Leave the view."""
@@ -176,11 +186,15 @@ class OutsideHost(MachineHost):
 class BridgeSwitch(_Lazy, Switch):  # type: ignore[misc]
     """A node's (or the edge's) Open vSwitch bridge. Commands run in its namespace, with its own Open vSwitch."""
 
-    def __init__(self, name: str, machine: Machine, dpid: str | None) -> None:
+    def __init__(self, name: str, machine: Machine, dpid: str | None, run_dir: Path) -> None:
         self.machine = machine
-        self.run_dir = Paths(machine.cluster).ovs(machine.name)
+        self.run_dir = run_dir
         self.controlIntf = None
         Switch.__init__(self, name, dpid=dpid or "0")
+
+    def forget_ports(self) -> None:
+        """Before a new look at which ports there are."""
+        self.intfs, self.ports, self.nameToIntf = {}, {}, {}
 
     def start(self, controllers: Any = ()) -> None:
         """The cluster starts and stops its switches: nothing to do."""

@@ -18,15 +18,17 @@ from kmn.k8s.client import Client
 from kmn.k8s.dataplane import DATAPATH_ID, FIRST_POD_OFPORT, HOST_OFPORT, MAC, NETNS, OFPORT
 from kmn.k8s.objects import Key, Object, annotation, key_of, name_of, uid_of
 from kmn.k8s.resources import EDGES, NODES, PODS
-from kmn.machine import Machine, outside_hosts
+from kmn.machine import Machine, machine_of_node, outside_hosts
 from kmn.mininet.hosts import BridgeSwitch, MachineHost, NodeHost, OutsideHost, PodHost, ViewIntf, ViewLink
 from kmn.mininet.iperf import iperf
-from kmn.naming import NETNS_DIR
+from kmn.naming import NETNS_DIR, Paths, device
 
 __all__ = ["BRIDGE_SUFFIX", "ClusterNet", "pod_names"]
 
 BRIDGE_SUFFIX = "-br0"  # the bridge of node n1 is the switch n1-br0
 
+_EDGE = "edge"  # its bridge is the switch edge-br0
+_NODE_DEVICE = "host"  # the bridge's end of a node's own veth pair
 _FINISHED = ("Succeeded", "Failed")
 
 
@@ -37,7 +39,7 @@ def pod_names(pods: Iterable[Key], taken: Iterable[str]) -> dict[Key, str]:
     """
     keys = list(pods)
     count = Counter(key.name for key in keys)
-    count.update(taken)
+    count.update(list(taken))
     return {key: key.name if count[key.name] == 1 else f"{key.namespace}.{key.name}" for key in keys}
 
 
@@ -160,25 +162,36 @@ class ClusterNet(mininet.net.Mininet):  # type: ignore[misc]
         wanted: dict[str, MachineHost] = {}
         bridges: dict[str, BridgeSwitch] = {}
         for node in nodes:
-            name, netns_name = name_of(node), annotation(node, NETNS)
-            assert netns_name is not None
-            host = self._machines.get(netns_name)
-            if host is None:
-                addresses = (node.get("status") or {}).get("addresses") or ()
-                ip = next((a["address"] for a in addresses if a["type"] == "InternalIP"), "")
-                machine = Machine(self.cluster, "node", name, netns_name, ip, annotation(node, MAC) or "")
-                host = NodeHost(name, machine)
-                self._bridges[name] = BridgeSwitch(name + BRIDGE_SUFFIX, machine, annotation(node, DATAPATH_ID))
-            wanted[netns_name], bridges[name] = host, self._bridges[name]
-            self._link(host, bridges[name], HOST_OFPORT)
-        for outside in outside_hosts(self.client, self.cluster):
-            wanted[outside.netns] = self._machines.get(outside.netns) or OutsideHost(outside.name, outside)
-        for gone in [h for ns, h in self._machines.items() if ns not in wanted]:
-            gone.terminate()
+            machine = machine_of_node(self.cluster, node)
+            host = wanted[machine.netns] = self._machines.get(machine.netns) or NodeHost(machine.name, machine)
+            bridge = self._bridge(bridges, machine, annotation(node, DATAPATH_ID), machine.name)
+            self._link(host, bridge, HOST_OFPORT, _NODE_DEVICE)
+        for edge in self.client.list(EDGES).items:
+            machine = Machine(self.cluster, "edge", _EDGE, edge["spec"]["netns"], edge["spec"]["address"], "")
+            bridge = self._bridge(bridges, machine, edge["spec"]["datapathID"], name_of(edge))
+            for outside, entry in zip(outside_hosts(self.cluster, edge), edge["spec"]["hosts"], strict=True):
+                host = self._machines.get(outside.netns) or OutsideHost(outside.name, outside)
+                wanted[outside.netns] = host
+                self._link(host, bridge, entry["ofport"], device(self.cluster, "host", outside.name))
+        gone = [h for ns, h in self._machines.items() if ns not in wanted]
+        for view in (*gone, *(bridge for name, bridge in self._bridges.items() if name not in bridges)):
+            view.terminate()
         self._machines, self._bridges = wanted, bridges
         self.nodes = [host for host in wanted.values() if isinstance(host, NodeHost)]
         self.outside = [host for host in wanted.values() if isinstance(host, OutsideHost)]
         self.switches = list(bridges.values())
+
+    def _bridge(
+        self, bridges: dict[str, BridgeSwitch], machine: Machine, dpid: str | None, run_name: str
+    ) -> BridgeSwitch:
+        """The view of a bridge, old or new, entered in ``bridges``."""
+        bridge = self._bridges.get(machine.name)
+        if bridge is None:
+            run_dir = Paths(self.cluster).ovs(run_name)
+            bridge = BridgeSwitch(machine.name + BRIDGE_SUFFIX, machine, dpid, run_dir)
+        bridge.forget_ports()  # those that are there are linked again
+        bridges[machine.name] = bridge
+        return bridge
 
     def _view_pods(self, pods: list[Object]) -> None:
         current = {uid_of(pod): pod for pod in pods}
@@ -195,11 +208,11 @@ class ClusterNet(mininet.net.Mininet):  # type: ignore[misc]
             bridge = self._bridges.get(pod["spec"].get("nodeName", ""))
             ofport = annotation(pod, OFPORT)
             if bridge is not None and ofport is not None and int(ofport) >= FIRST_POD_OFPORT:
-                self._link(host, bridge, int(ofport))
+                self._link(host, bridge, int(ofport), device(self.cluster, "pod", uid))
 
-    def _link(self, host: MachineHost, bridge: BridgeSwitch, ofport: int) -> None:
+    def _link(self, host: MachineHost, bridge: BridgeSwitch, ofport: int, device_name: str) -> None:
         """The link between a host's eth0 and its OpenFlow port."""
-        port = bridge.intfs.get(ofport) or ViewIntf(f"port{ofport}", bridge, None, None, ofport)
+        port = ViewIntf(f"{bridge.name}-port{ofport}", bridge, None, None, ofport, device_name)
         self.links.append(ViewLink(host.intfs[0], port))
 
 
