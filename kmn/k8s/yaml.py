@@ -122,7 +122,8 @@ def parse_documents(text: str, source: str) -> Iterator[Document]:
             yield Document(number, node.start_mark.line + 1, loader.construct_document(node))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = ", ".join(part for part in (error.context, error.problem) if part) or "not YAML"
+        context = f"{error.context} from line {error.context_mark.line + 1} on" if error.context_mark else error.context
+        problem = ", ".join(part for part in (context, error.problem) if part) or "not YAML"
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise YamlError(source, line, column, _with_advice(problem, text, line)) from error
     except yaml.reader.ReaderError as error:

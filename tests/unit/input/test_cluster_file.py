@@ -1,0 +1,214 @@
+"""The cluster file: what it takes, what it fills in, what it refuses and in which words."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from kmn.cluster_file import ClusterFileError
+from kmn.cluster_spec import ClusterSpec, Link
+
+SCHEMA = json.loads((files("kmn") / "schemas" / "cluster.schema.json").read_text())
+
+
+def cluster(spec: dict[str, Any] | None = None, name: str = "test") -> dict[str, Any]:
+    return {"apiVersion": "kmn.io/v1", "kind": "Cluster", "metadata": {"name": name}, "spec": spec or {}}
+
+
+def parsed(spec: dict[str, Any] | None = None) -> ClusterSpec:
+    return ClusterSpec.parse(cluster(spec))
+
+
+FULL: dict[str, Any] = {
+    "nodes": [
+        {
+            "name": "a",
+            "router": "r1",
+            "labels": {"zone": "a"},
+            "annotations": {"note": "x"},
+            "taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}],
+            "uplink": {"bandwidth": "1Gbit", "delay": "0.1ms", "jitter": "10us", "loss": 0.1},
+            "podLink": {"bandwidth": "1.5Mbit"},
+        },
+        {"count": 2, "router": "r2"},
+        {"name": "b", "router": "r2", "address": "10.0.0.9"},
+    ],
+    "nodeCIDR": "10.0.0.0/24",
+    "podCIDR": "10.1.0.0/20",
+    "nodeCIDRMaskSize": 26,
+    "serviceCIDR": "10.2.0.0/16",
+    "clusterDomain": "k8s.test",
+    "datapath": "netdev",
+    "fabric": {"routers": ["r1", "r2"], "links": [{"ends": ["r1", "r2"], "delay": "2s"}], "edge": "r2"},
+    "internet": {
+        "cidr": "192.0.2.0/24",
+        "nat": "198.51.100.0/28",
+        "hosts": [{"name": "e1"}, {"name": "e2", "address": "192.0.2.10", "link": {"loss": 1}}],
+    },
+    "probes": {"initialDelay": "0s"},
+}
+
+
+def test_defaults() -> None:
+    spec = ClusterSpec.default("demo")
+    assert spec.name == "demo"
+    assert [(node.name, str(node.address), node.router) for node in spec.nodes] == [
+        ("n1", "172.18.0.2", "fabric"),
+        ("n2", "172.18.0.3", "fabric"),
+    ]
+    assert [(host.name, str(host.address)) for host in spec.outside_hosts] == [("e1", "203.0.113.10")]
+    assert spec.pod_cidr == IPv4Network("10.244.0.0/16")
+    assert spec.initial_delay is None
+
+
+def test_every_field() -> None:
+    spec = parsed(FULL)
+    assert [node.name for node in spec.nodes] == ["a", "n2", "n3", "b"]
+    assert [str(node.address) for node in spec.nodes] == ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.9"]
+    assert spec.nodes[0].uplink == Link(bandwidth=10**9, delay=1e-4, jitter=1e-5, loss=0.1)
+    assert spec.nodes[0].pod_link == Link(bandwidth=1_500_000)
+    assert spec.nodes[0].taints == ({"key": "k", "value": "v", "effect": "NoSchedule"},)
+    assert [str(host.address) for host in spec.outside_hosts] == ["192.0.2.11", "192.0.2.10"]
+    assert spec.fabric_links[0].link.delay == 2.0
+    assert (spec.edge_router, spec.datapath, spec.node_pod_prefix, spec.initial_delay) == ("r2", "netdev", 26, 0.0)
+
+
+@pytest.mark.parametrize("spec", [None, FULL, {"internet": {"hosts": []}, "nodes": [{"count": 60}]}])
+def test_the_object_is_a_cluster_file_again(spec: dict[str, Any] | None) -> None:
+    before = parsed(spec)
+    obj = json.loads(json.dumps(before.to_object()))
+    jsonschema.Draft202012Validator(SCHEMA).validate(obj)
+    obj["metadata"].update(uid="1", resourceVersion="5")
+    assert ClusterSpec.from_object(obj) == before
+
+
+def test_count_goes_on_with_the_numbers_and_skips_names_in_use() -> None:
+    spec = parsed({"nodes": [{"name": "n1"}, {"name": "n2"}, {"count": 2}, {"name": "n4"}, {}]})
+    assert [node.name for node in spec.nodes] == ["n1", "n2", "n3", "n5", "n4", "n6"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"nods": []}, 'spec.nods: unknown field, did you mean "nodes"?'),
+        (
+            {"nodes": [{"uplink": {"bandwith": "1Gbit"}}]},
+            'spec.nodes[0].uplink.bandwith: unknown field, did you mean "ban',
+        ),
+        ({"nodes": [{"uplink": {"bandwidth": 5}}]}, "spec.nodes[0].uplink.bandwidth: must be a string, is 5"),
+        (
+            {"nodes": [{"uplink": {"bandwidth": "5"}}]},
+            'with its unit (bit, Kbit, Mbit or Gbit per second) such as "100',
+        ),
+        ({"nodes": [{"uplink": {"delay": "1"}}]}, 'must be a time with its unit (us, ms or s) such as "1ms", is "1"'),
+        ({"nodes": [{"uplink": {"loss": 101}}]}, "spec.nodes[0].uplink.loss: must be between 0 and 100, is 101"),
+        ({"nodes": []}, "spec.nodes: needs at least 1 entries, has 0"),
+        (
+            {"nodes": [{"name": "a"}, {"name": "a"}]},
+            'spec.nodes[1].name: "a" is used twice, here and in spec.nodes[0].name',
+        ),
+        ({"nodes": [{"name": "A_1"}]}, "spec.nodes[0].name: must be a DNS label"),
+        ({"nodes": [{"name": "a", "count": 2}]}, "spec.nodes[0].name: not together with count"),
+        (
+            {"nodes": [{"name": "a", "address": "1.2.3.4"}]},
+            "spec.nodes[0].address: 1.2.3.4 must be between 172.18.0.2 and",
+        ),
+        ({"nodes": [{"address": "172.18.0.9"}, {"address": "172.18.0.9"}]}, "is the address of spec.nodes[0] already"),
+        (
+            {"nodes": [{"count": 300}]},
+            "spec.podCIDR: 10.244.0.0/16 holds 256 node networks of /24, there are 300 nodes",
+        ),
+        (
+            {"nodes": [{"count": 9}], "nodeCIDR": "10.0.0.0/29"},
+            "spec.nodeCIDR: 10.0.0.0/29 has no address left for node n6",
+        ),
+        ({"nodeCIDRMaskSize": 15}, "spec.nodeCIDRMaskSize: /15 does not fit into podCIDR 10.244.0.0/16"),
+        ({"podCIDR": "10.100.0.0/16"}, "spec.podCIDR: 10.100.0.0/16 overlaps spec.serviceCIDR 10.96.0.0/12"),
+        (
+            {"internet": {"cidr": "172.18.3.0/24"}},
+            "spec.nodeCIDR: 172.18.0.0/16 overlaps spec.internet.cidr 172.18.3.0/24",
+        ),
+        ({"podCIDR": "10.1.2.3/16"}, "spec.podCIDR: 10.1.2.3/16 has host bits set: write 10.1.0.0/16"),
+        ({"podCIDR": "10.300.0.0/16"}, "spec.podCIDR: 10.300.0.0/16 is no IPv4 network"),
+        ({"podCIDR": "fd00::/64"}, "spec.podCIDR: must be an IPv4 network such as 10.244.0.0/16"),
+        ({"podCIDR": "127.0.0.0/16"}, "overlaps the loopback addresses 127.0.0.0/8"),
+        ({"serviceCIDR": "10.0.0.0/8"}, "spec.serviceCIDR: 10.0.0.0/8 must have a prefix length between 12 and 27"),
+        ({"datapath": "kernel"}, 'spec.datapath: must be one of "auto", "system", "netdev"; is "kernel"'),
+        (
+            {"nodes": [{"router": "fabrik"}]},
+            'no router "fabrik" in spec.fabric.routers (fabric), did you mean "fabric"?',
+        ),
+        ({"fabric": {"routers": ["a", "a"]}}, 'spec.fabric.routers[1]: "a" is used twice'),
+        ({"fabric": {"routers": ["a", "b"]}}, "spec.fabric.links: no way from a to b"),
+        (
+            {"fabric": {"routers": ["a", "b"]}},
+            "spec.nodes[0].router: required, as the fabric has several routers: one of a, b",
+        ),
+        ({"fabric": {"links": [{"ends": ["fabric", "fabric"]}]}}, "a link needs two different routers"),
+        ({"fabric": {"links": [{"ends": ["fabric"]}]}}, "spec.fabric.links[0].ends: needs at least 2 entries, has 1"),
+        ({"fabric": {"edge": "x"}}, 'spec.fabric.edge: no router "x"'),
+        ({"internet": {"hosts": [{"name": "e"}, {"name": "e"}]}}, 'spec.internet.hosts[1].name: "e" is used twice'),
+        ({"manifests": ["absent.yaml"]}, "spec.manifests[0]: absent.yaml: no such file or directory"),
+        ({"manifests": ["https://x/y.yaml"]}, "spec.manifests[0]: https://x/y.yaml: addresses are not fetched"),
+    ],
+)
+def test_what_is_wrong_is_told_by_field_and_remedy(spec: dict[str, Any], told: str) -> None:
+    with pytest.raises(ClusterFileError) as refused:
+        parsed(spec)
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "Demo", "-a", "x" * 41])
+def test_names_are_short_dns_labels(name: str) -> None:
+    with pytest.raises(ClusterFileError, match="DNS label"):
+        ClusterSpec.default(name)
+
+
+def test_all_errors_are_told_at_once() -> None:
+    with pytest.raises(ClusterFileError) as refused:
+        parsed({"nodes": [{"name": "a"}, {"name": "a"}], "podCIDR": "10.96.0.0/16", "fabric": {"edge": "x"}})
+    assert [error.path for error in refused.value.errors] == ["spec.podCIDR", "spec.fabric.edge", "spec.nodes[1].name"]
+
+
+def test_load_names_file_and_place(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("apiVersion: kmn.io/v1\nkind: Cluster\nkind: Cluster\n")
+    with pytest.raises(ClusterFileError, match=r'c.yaml: line 3, column 1: key "kind" is given twice'):
+        ClusterSpec.load(path)
+    path.write_text("apiVersion: kmn.io/v1\nkind: Cluster\nmetadata: {name: a}\n---\nkind: Pod\n")
+    with pytest.raises(ClusterFileError, match="one document of kind Cluster, holds 2"):
+        ClusterSpec.load(path)
+    with pytest.raises(ClusterFileError, match=r"absent.yaml: file: cannot be read: No such file or directory"):
+        ClusterSpec.load(tmp_path / "absent.yaml")
+
+
+def test_manifests_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "shop.yaml").write_text("")
+    path = tmp_path / "c.yaml"
+    path.write_text("apiVersion: kmn.io/v1\nkind: Cluster\nmetadata: {name: a}\nspec: {manifests: [shop.yaml]}\n")
+    assert ClusterSpec.load(path).manifests == (str(tmp_path / "shop.yaml"),)
+
+
+def test_the_published_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    validator.validate(cluster(FULL))
+    assert not validator.is_valid(cluster({"nods": []}))
+    assert not validator.is_valid(cluster({"nodes": []}))
+
+
+def test_every_field_of_the_schema_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "cluster-file.md").read_text()
+    fields = {name for each in SCHEMA["$defs"].values() for name in each.get("properties", {})}
+    assert {name for name in fields if f"`{name}`" not in page} == set()
+
+
+def test_addresses_stay_clear_of_those_asked_for() -> None:
+    spec = parsed({"nodes": [{}, {"address": "172.18.0.2"}]})
+    assert [node.address for node in spec.nodes] == [IPv4Address("172.18.0.3"), IPv4Address("172.18.0.2")]
