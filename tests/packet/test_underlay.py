@@ -163,6 +163,36 @@ def test_a_killed_switch_comes_back_with_its_ports(lab: Lab, program: str) -> No
     assert lab.ping(lab.pods["default/n2-0"].netns, str(lab.pods["default/n1-0"].address.ip))
 
 
+@pytest.mark.parametrize("program", ["ovs-vswitchd", "ovsdb-server"])
+def test_pods_that_meet_a_dead_switch_are_told_and_can_be_tried_again(lab: Lab, program: str) -> None:
+    """Neither an error of one node's nor a lost answer may keep a pod out for good, or touch other nodes' pods."""
+    switch = lab.underlay.switches()["n3"]
+    os.kill(switch.processes()[program], signal.SIGKILL)
+    assert eventually(lambda: switch.dead() == [program])
+    here, elsewhere = pod_of(lab.spec, "n3", 8), pod_of(lab.spec, "n1", 8)
+    errors = lab.underlay.attach_pods([here, elsewhere])
+    assert list(errors) == [here.uid]
+    assert here.name in errors[here.uid]
+    lab.underlay.revive("n3")
+    assert lab.underlay.attach_pods([here]) == {}
+    assert here.ofport in lab.ports("n3").values()
+    lab.underlay.detach_pods([here, elsewhere])
+    lab.route()
+
+
+def test_ports_settle_while_somebody_else_uses_the_database(lab: Lab) -> None:
+    """An `ovs-vsctl` of a user's takes the configuration's number along."""
+    database = f"--db=unix:{lab.paths.ovs('n1')}/db.sock"
+    pods = [pod_of(lab.spec, "n1", number) for number in range(20, 30)]
+    commands = [subprocess.Popen(["ovs-vsctl", database, "--timeout=10", "show"], stdout=subprocess.DEVNULL)]
+    for number, pod in enumerate(pods):
+        change = ["set", "Open_vSwitch", ".", f"external_ids:n={number}"]
+        commands.append(subprocess.Popen(["ovs-vsctl", database, "--timeout=10", *change]))
+        assert lab.underlay.attach_pods([pod]) == {}
+    assert [command.wait() for command in commands] == [0] * len(commands)
+    lab.underlay.detach_pods(pods)
+
+
 def test_a_node_can_go_and_come(lab: Lab) -> None:
     spec = spec_of("hda", 4)
     plan = plans_of(spec)[3]
