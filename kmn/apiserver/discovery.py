@@ -12,9 +12,23 @@ from typing import Any
 
 from kmn.k8s.resources import ALL, PODS, Resource
 
-__all__ = ["GIT_VERSION", "aggregated", "api_groups", "api_resources", "openapi_v2", "openapi_v3", "version_info"]
+__all__ = [
+    "AGGREGATED",
+    "GIT_VERSION",
+    "OPENAPI_V2_PROTOBUF",
+    "aggregated",
+    "api_group",
+    "api_groups",
+    "api_resources",
+    "openapi_v2",
+    "openapi_v2_protobuf",
+    "openapi_v3",
+    "openapi_v3_index",
+    "version_info",
+]
 
 GIT_VERSION = "v1.33.0+kmn"
+OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
@@ -160,6 +174,17 @@ def openapi_v2() -> dict[str, Any]:
         "paths": {},
         "definitions": {},
     }
+
+
+def openapi_v2_protobuf() -> bytes:
+    """The same document in the form that ``kubectl`` asks for: messages Document and Info of gnostic's OpenAPIv2."""
+
+    def field(number: int, value: bytes) -> bytes:
+        return bytes((number << 3 | 2, len(value))) + value  # all shorter than 128 bytes
+
+    document = openapi_v2()
+    info = field(1, document["info"]["title"].encode()) + field(2, document["info"]["version"].encode())
+    return field(1, document["swagger"].encode()) + field(2, info) + field(8, b"")
 
 
 def openapi_v3_index() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import orjson
 import yaml
 
+from kmn.apiserver import protobuf
 from kmn.k8s.errors import ApiError, Reason
 from kmn.k8s.resources import Resource, by_path
 
@@ -62,8 +63,10 @@ def media_type(header: str) -> str:
 
 
 def decode_body(data: bytes, content_type: str, *, json_types: tuple[str, ...] = ()) -> Any:
-    """A JSON or YAML body. Raises ApiError: 415 for other types (protobuf: clients then use JSON), 400 for nonsense."""
+    """A body in JSON, YAML or protobuf. Raises ApiError: 415 for other types, 400 for nonsense."""
     kind = media_type(content_type)
+    if kind == protobuf.MEDIA_TYPE:
+        return protobuf.decode(data)
     if kind not in _BODY_TYPES and kind not in json_types:
         raise ApiError(
             415,

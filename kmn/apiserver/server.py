@@ -16,7 +16,7 @@ from kmn.apiserver import discovery
 from kmn.apiserver.handlers import Handlers
 from kmn.apiserver.local import LocalClient
 from kmn.apiserver.pki import Pki
-from kmn.apiserver.request import accepted_form, not_served, parse_path
+from kmn.apiserver.request import not_served, parse_path
 from kmn.k8s.errors import ApiError, Reason
 
 __all__ = ["ApiServer"]
@@ -142,7 +142,9 @@ def _groups(request: web.Request, *, core: bool) -> web.Response:
 
 
 def _openapi_v2(request: web.Request) -> web.Response:
-    accepted_form(request.headers.get("Accept", ""))  # 406 for clients that only read protobuf
+    if discovery.OPENAPI_V2_PROTOBUF in request.headers.get("Accept", ""):
+        body = discovery.openapi_v2_protobuf()
+        return web.Response(body=body, headers={"Content-Type": discovery.OPENAPI_V2_PROTOBUF})
     return _json(discovery.openapi_v2())
 
 
