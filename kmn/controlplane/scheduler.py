@@ -59,8 +59,8 @@ class Scheduler(Reconciler[Key]):
             node = self._choose(pod)
         except Unschedulable as why:
             self._waiting.add(key)
-            self._refuse(pod, "Unschedulable", str(why))
-            self.recorder.event(pod, "Warning", "FailedScheduling", str(why))
+            if self._refuse(pod, "Unschedulable", str(why)):
+                self.recorder.event(pod, "Warning", "FailedScheduling", str(why))
             return
         self._bind(pod, node)
 
@@ -84,11 +84,13 @@ class Scheduler(Reconciler[Key]):
         message = f"Successfully assigned {key_of(pod)} to {node.name}"
         self.recorder.event(pod, "Normal", "Scheduled", message)
 
-    def _refuse(self, pod: Object, reason: str, message: str) -> None:
+    def _refuse(self, pod: Object, reason: str, message: str) -> bool:
+        """Say on the pod why it has no node; False if it says so already."""
         current = condition(pod, "PodScheduled")
         if current is not None and (current.get("reason"), current.get("message")) == (reason, message):
-            return
+            return False
         self.client.update(with_scheduled(pod, False, reason, message), subresource="status")
+        return True
 
     def _on_pod(self, event: WatchEvent) -> None:
         if event.type == "BOOKMARK":
