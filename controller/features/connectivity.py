@@ -70,9 +70,11 @@ def connectivity() -> list[Flow]:
         make(Table.ROUTING, 50, match(IP, in_port(UPLINK_OFPORT)), DROP),
         make(Table.COMMIT, 200, match(IP, ALLOWED), actions(goto(Table.SNAT))),
         make(Table.COMMIT, 100, any_ip, actions(ct(ZONE, commit=True, mark=MARK_ALLOWED), goto(Table.SNAT))),
+        # Answers, whose translation is undone, not made. (A packet that was just committed has no state any more.)
+        make(Table.SNAT, 120, state("+rpl+trk"), actions(goto(Table.OUTPUT))),
         # The node's own connection comes back to it: with its own address as source its kernel would not take it.
         make(
-            Table.SNAT, 110, match(IP, ct_state("-rpl+trk"), HAIRPIN, in_port(HOST_OFPORT)),
+            Table.SNAT, 110, match(IP, HAIRPIN, in_port(HOST_OFPORT)),
             actions(ct(NAT_ZONE, commit=True, src=hairpin_address, table=Table.OUTPUT)),
         ),
         make(Table.SNAT, 0, anything, actions(goto(Table.OUTPUT))),

@@ -13,7 +13,6 @@ from controller.openflow.match import (
     ARP_REQUEST,
     IP,
     arp_tpa,
-    ct_state,
     dl_dst,
     dl_src,
     in_port,
@@ -56,7 +55,7 @@ def node_flows(node: NodeView) -> list[Flow]:
         ),
         # A pod's connection comes back to the pod itself.
         make(
-            Table.SNAT, 100, match(IP, ct_state("-rpl+trk"), HAIRPIN),
+            Table.SNAT, 100, match(IP, HAIRPIN),
             actions(ct(NAT_ZONE, commit=True, src=node.gateway, table=Table.OUTPUT)),
         ),
     ]  # fmt: skip

@@ -408,6 +408,11 @@ class Lab:
             b[1], *(("address", b[2]) if b[2] else ()), "netns", b[0])  # fmt: skip
         self.ip(a[0], f"link set {a[1]} up")
         self.ip(b[0], f"link set {b[1]} up")
+        for netns, device, _ in (a, b):
+            if device.startswith("eth") or device.startswith("to-"):
+                continue
+            # The kernel sees what its namespace's bridge ports receive, too: it must not answer for the bridge.
+            self.ip(netns, f"link set {device} arp off")
 
     def _build(self) -> None:
         self.fabric = self._namespace("fabric")
@@ -422,7 +427,8 @@ class Lab:
         address, gateway = f"172.18.0.{number + 1}", f"10.244.{number}.1"
         mac, uplink = f"0a:00:00:00:0{number}:01", f"0a:00:00:00:0{number}:02"
         next_hop = f"0a:00:00:00:0{number}:03"
-        self._pair((netns, "uplink", uplink), (self.fabric, f"to-{name}", next_hop))
+        # The uplink's own MAC is another one than packets are sent to: the node's kernel would take them, too.
+        self._pair((netns, "uplink", None), (self.fabric, f"to-{name}", next_hop))
         self._pair((netns, "eth0", mac), (netns, "host", None))
         self.ip(
             netns,
