@@ -30,6 +30,8 @@ log = logging.getLogger("kmn.controlplane")
 _SLICE = 0.004  # seconds of work before other tasks of the loop get their turn
 _BACKOFF_BASE, _BACKOFF_MAX = 0.005, 30.0
 _FAILURES_BEFORE_EVENT = 5
+_SLOW = 0.001  # seconds of a reconcile worth remembering
+_PACED_KEYS = 20_000  # beyond this, those that were queued long ago are forgotten
 
 K = TypeVar("K", bound=Hashable)
 
@@ -55,6 +57,8 @@ class WorkQueue(Generic[K]):
         self._ready: dict[K, None] = {}  # an ordered set
         self._timers: dict[K, tuple[float, asyncio.TimerHandle]] = {}
         self._failures: dict[K, int] = {}
+        self._paced: dict[K, float] = {}  # when a paced key was queued last
+        self._slow: dict[K, float] = {}  # seconds that the last reconcile of a slow key took
         self.wake: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
@@ -77,14 +81,34 @@ class WorkQueue(Generic[K]):
             current[1].cancel()
         self._timers[key] = (when, loop.call_at(when, self._due, key))
 
+    def add_paced(self, key: K, seconds: float) -> None:
+        """Queue a key now, but not oftener than every so many seconds: one change is done at once, a burst together.
+
+        A key whose reconcile takes long gets longer pauses, so that it has a tenth of the time at most.
+        """
+        at = asyncio.get_running_loop().time()
+        due = self._paced.get(key, 0.0) + max(seconds, self._slow.get(key, 0.0) * 10)
+        if due > at:
+            self.add_after(key, due - at)
+            return
+        if len(self._paced) > _PACED_KEYS:
+            self._paced = {k: since for k, since in self._paced.items() if since > at - 1.0}
+        self._paced[key] = at
+        self.add(key)
+
     def add_failed(self, key: K) -> int:
         """Queue a key again after its reconcile failed, later each time; how often it failed in a row."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         self.add_after(key, min(_BACKOFF_BASE * 2 ** (failures - 1), _BACKOFF_MAX))
         return failures
 
-    def succeeded(self, key: K) -> None:
+    def succeeded(self, key: K, seconds: float) -> None:
+        """A reconcile went well and took so long."""
         self._failures.pop(key, None)
+        if seconds > _SLOW:
+            self._slow[key] = seconds
+        else:
+            self._slow.pop(key, None)
 
     def pop(self) -> K:
         """The key that waits longest. Its reconcile may add it again."""
@@ -100,6 +124,8 @@ class WorkQueue(Generic[K]):
 
     def _due(self, key: K) -> None:
         del self._timers[key]
+        if key in self._paced:
+            self._paced[key] = asyncio.get_running_loop().time()
         self.add(key)
 
 
@@ -182,6 +208,7 @@ class Runtime:
 
 def _reconcile(reconciler: Reconciler[Hashable]) -> None:
     key = reconciler.queue.pop()
+    began = time.monotonic()
     try:
         reconciler.reconcile(key)
     except Conflict:
@@ -194,7 +221,7 @@ def _reconcile(reconciler: Reconciler[Hashable]) -> None:
         if failures >= _FAILURES_BEFORE_EVENT:
             _tell(reconciler, key, error)
     else:
-        reconciler.queue.succeeded(key)
+        reconciler.queue.succeeded(key, time.monotonic() - began)
 
 
 def _tell(reconciler: Reconciler[Hashable], key: Hashable, error: Exception) -> None:

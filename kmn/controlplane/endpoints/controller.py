@@ -1,7 +1,8 @@
 """EndpointSlices and Endpoints of Services with a selector.
 
 A pod's change leads to its own Services by an index (a label that the selector asks for), and a Service to its pods by
-another: neither looks at all objects. Changes of many pods within a few milliseconds are written once.
+another: neither looks at all objects. A change by itself is written at once, those that follow within a few
+milliseconds together.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _MANAGER = "endpointslice-controller.k8s.io"
 _OLD_MANAGER = {"endpoints.kubernetes.io/managed-by": "endpoint-controller"}
 _OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 _ZONE = "topology.kubernetes.io/zone"
-_WINDOW = 0.01  # seconds in which changes are gathered
+_WINDOW = 0.01  # seconds between two writes for one Service
 
 _Pair = tuple[str, str, str]  # namespace, label, value
 
@@ -147,7 +148,7 @@ class EndpointSlices(Reconciler[Key]):
             self._services[key] = selector
             self._by_anchor[_anchor(key, selector)][key] = None
         if selector or before:
-            self.queue.add_after(key, _WINDOW)
+            self.queue.add_paced(key, _WINDOW)
 
     def _on_pod(self, event: WatchEvent) -> None:
         if event.type == "BOOKMARK":
@@ -157,7 +158,7 @@ class EndpointSlices(Reconciler[Key]):
             for pair in pod_labels.items():
                 for service in self._by_anchor.get((namespace, *pair), ()):
                     if self._services[service].items() <= pod_labels.items():
-                        self.queue.add_after(service, _WINDOW)
+                        self.queue.add_paced(service, _WINDOW)
 
     def _on_slice(self, event: WatchEvent) -> None:
         """A slice that somebody deleted or changed by hand is put right."""
@@ -165,7 +166,7 @@ class EndpointSlices(Reconciler[Key]):
         if event.type in ("DELETED", "MODIFIED") and name and labels(event.object).get(MANAGED_BY) == _MANAGER:
             key = Key(key_of(event.object).namespace, name)
             if key in self._services and event.type == "DELETED":
-                self.queue.add_after(key, _WINDOW)
+                self.queue.add_paced(key, _WINDOW)
 
     def _on_node(self, event: WatchEvent) -> None:
         name = name_of(event.object)
@@ -177,7 +178,7 @@ class EndpointSlices(Reconciler[Key]):
         else:
             self._zones.pop(name, None)
         for service in self._services:
-            self.queue.add_after(service, _WINDOW)
+            self.queue.add_paced(service, _WINDOW)
 
 
 def _anchor(service: Key, selector: dict[str, str]) -> _Pair:

@@ -21,7 +21,7 @@ from kmn.k8s.selectors import LabelSelector
 
 __all__ = ["Workloads", "claim", "get_or_none", "put_status"]
 
-# Changes of many children within this time lead to one reconcile of their owner.
+# Changes of children lead to a reconcile of their owner at once, but not oftener than this.
 _WINDOW = 0.01
 
 
@@ -119,10 +119,10 @@ class Workloads(Reconciler[Key]):
         self._orphans[key.namespace].pop(key.name, None)
         if ref is not None:
             if ref["kind"] == self.resource.kind and ref["apiVersion"] == self.resource.api_version:
-                self.queue.add_after(Key(key.namespace, ref["name"]), _WINDOW)
+                self.queue.add_paced(Key(key.namespace, ref["name"]), _WINDOW)
             return
         if event.type != "DELETED":
             self._orphans[key.namespace][key.name] = child
         for workload, selector in self._selectors[key.namespace].items():
             if selector.matches(labels(child)):
-                self.queue.add_after(workload, _WINDOW)
+                self.queue.add_paced(workload, _WINDOW)

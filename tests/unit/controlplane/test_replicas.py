@@ -8,7 +8,6 @@ from typing import Any
 from kmn.controlplane.workloads.replicas import deletion_order, scaled
 from kmn.controlplane.workloads.template import same_template, template_hash
 
-
 FIRST = "2030-01-01T00:00:00Z"
 
 
