@@ -144,7 +144,7 @@ class Schemas:
             for name, item in value.items():
                 field = known.get(name)
                 if field is not None:
-                    if type(item) is not field[0]:
+                    if type(item) is not field[0] and not (item is None and name in required):
                         field[1](item, (path, name), report)
                 elif type(name) is not str:
                     report.add((path, (str(name),)), f"keys must be strings, {in_words(name)} is not: quote it")
@@ -153,7 +153,7 @@ class Schemas:
                 elif not open_ended:
                     report.unknown_field(value, name, path, known)
             for name in required:
-                if name not in value:
+                if value.get(name) is None:  # a null is a field that is not given
                     report.add((path, name), "required", "FieldValueRequired")
 
         return check
@@ -164,7 +164,8 @@ class Schemas:
 
         def check(value: Any, path: Path, report: Report) -> None:
             for index, item in enumerate(value):
-                items(item, (path, index), report)
+                # An entry with nothing behind its dash is an empty object where objects are due.
+                items({} if item is None else item, (path, index), report)
             if len(value) < least:
                 report.add(path, f"needs at least {least} entries, has {len(value)}")
             if most is not None and len(value) > most:
@@ -198,7 +199,7 @@ def _typed(wanted: list[str], nullable: bool, checks: list[Check]) -> Check:
     def check(value: Any, path: Path, report: Report) -> None:
         if value is None:
             if not nullable:
-                report.add(path, f"must be {words}, is empty", "FieldValueRequired")
+                report.add(path, f"must be {words}, is empty", "FieldValueTypeInvalid")
             return
         if wanted and type(value) not in accepted:
             report.add(path, f"must be {words}, is {in_words(value)}", "FieldValueTypeInvalid")

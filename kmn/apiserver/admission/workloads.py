@@ -117,9 +117,10 @@ def check_job(errors: Errors, new: Object, old: Object | None) -> None:
 
 def check_cronjob(errors: Errors, new: Object, old: Object | None) -> None:
     spec = new["spec"]
-    if not (spec["schedule"].startswith("@") or len(spec["schedule"].split()) == 5):
+    schedule = spec.get("schedule", "")
+    if not (schedule.startswith("@") or len(schedule.split()) == 5):
         errors.invalid(
-            "spec.schedule", spec["schedule"], 'must be five fields such as "*/5 * * * *", or a word such as @hourly'
+            "spec.schedule", schedule, 'must be five fields such as "*/5 * * * *", or a word such as @hourly'
         )
     errors.choice("spec.concurrencyPolicy", spec["concurrencyPolicy"], ("Allow", "Forbid", "Replace"))
     _not_negative(
@@ -150,7 +151,7 @@ def _job_spec(errors: Errors, path: str, spec: Fields) -> None:
 
 def _selector_and_template(errors: Errors, spec: Fields, old: Object | None) -> None:
     """``spec.selector`` is there, matches the template's labels, and stays as it is."""
-    selector, template = spec["selector"] or {}, spec["template"]
+    selector, template = spec.get("selector") or {}, spec["template"]
     errors.selector("spec.selector", selector)
     claims = [(claim.get("metadata") or {}).get("name", "") for claim in spec.get("volumeClaimTemplates") or ()]
     _template(errors, "spec.template", template, ("Always",), claims)
