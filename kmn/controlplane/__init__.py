@@ -14,6 +14,7 @@ from kmn.cluster_spec import ClusterSpec
 from kmn.controlplane.endpoints import EndpointSlices, Mirroring
 from kmn.controlplane.namespaces import NamespaceContents
 from kmn.controlplane.nodeipam import NodeIpam
+from kmn.controlplane.podgc import PodGarbageCollector
 from kmn.controlplane.podipam import PodIpam
 from kmn.controlplane.runtime import LoopClient, Reconciler, Runtime
 from kmn.controlplane.scheduler import Scheduler
@@ -46,6 +47,7 @@ class ControlPlane:
             Unsupported(client),
             Scheduler(client),
             PodIpam(client, spec),
+            PodGarbageCollector(client),
             EndpointSlices(client),
             Mirroring(client),
         ]

@@ -92,3 +92,15 @@ async def test_another_scheduler_is_not_there() -> None:
         world.client.create(pod("a", schedulerName="mine"))
         [message] = await world.until(lambda: world.events("NotEmulated"))
         assert message == "Pod default/a: spec.schedulerName: mine: kmn has one scheduler, default-scheduler"
+
+
+@in_loop
+async def test_pods_of_a_deleted_node_go_and_come_elsewhere() -> None:
+    async with running("n1", "n2", kubelet=True) as world:
+        spec = {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template()}
+        world.client.create({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": labelled("web"), "spec": spec})
+        await world.until(lambda: [p for p in world.pods() if p["spec"].get("nodeName") == "n2"])
+        world.client.create(pod("early", nodeName="n9"))
+        world.client.delete(NODES, "", "n2")
+        await world.until(lambda: [p["spec"].get("nodeName") for p in world.pods("app=web")] == ["n1", "n1"])
+        assert node_of(world, "early") == "n9", "waits for its node"
