@@ -106,6 +106,7 @@ class _Reader:
         mask = self.spec.get("nodeCIDRMaskSize", 24)
         self.check_sizes(networks, mask, len(nodes))
         hosts = self.hosts(networks["internet.cidr"])
+        self.check_names(routers, nodes, hosts)
         delay = (self.spec.get("probes") or {}).get("initialDelay")
         return ClusterSpec(
             name=name,
@@ -283,6 +284,17 @@ class _Reader:
                 break
             hosts.append(OutsideHost(entry["name"], address, _link(entry.get("link") or {})))
         return tuple(hosts)
+
+    def check_names(
+        self, routers: tuple[str, ...], nodes: tuple[NodeSpec, ...], hosts: tuple[OutsideHost, ...]
+    ) -> None:
+        """Mininet knows nodes, routers and hosts by their names alone."""
+        node_names, host_names = {node.name for node in nodes}, {host.name for host in hosts}
+        for name in sorted(node_names & set(routers)):
+            self.wrong("nodes", f'"{name}" is the name of a node and of a router: use another name for one of them')
+        for name in sorted(host_names & (node_names | set(routers))):
+            other = "node" if name in node_names else "router"
+            self.wrong("internet.hosts", f'"{name}" is the name of a host and of a {other}: use another name for one')
 
     # --- the rest -----------------------------------------------------------------------------------------------
 

@@ -154,6 +154,8 @@ def test_count_goes_on_with_the_numbers_and_skips_names_in_use() -> None:
         ({"fabric": {"links": [{"ends": ["fabric"]}]}}, "spec.fabric.links[0].ends: needs at least 2 entries, has 1"),
         ({"fabric": {"edge": "x"}}, 'spec.fabric.edge: no router "x"'),
         ({"internet": {"hosts": [{"name": "e"}, {"name": "e"}]}}, 'spec.internet.hosts[1].name: "e" is used twice'),
+        ({"internet": {"hosts": [{"name": "n1"}]}}, 'spec.internet.hosts: "n1" is the name of a host and of a node'),
+        ({"nodes": [{"name": "fabric"}]}, 'spec.nodes: "fabric" is the name of a node and of a router'),
         ({"manifests": ["absent.yaml"]}, "spec.manifests[0]: absent.yaml: no such file or directory"),
         ({"manifests": ["https://x/y.yaml"]}, "spec.manifests[0]: https://x/y.yaml: addresses are not fetched"),
     ],
