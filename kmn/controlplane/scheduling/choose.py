@@ -67,7 +67,7 @@ def choose(state: SchedulingState, wants: Wants, owner: str, found: Candidates) 
     possible = []
     checks = [] if wants.static and not state.apart else _dynamic_filters(state, wants)
     for node in found.nodes:
-        why = "Too many pods" if wants.takes_address and node.addresses >= node.capacity else ""
+        why = _full(node) if wants.takes_address and node.addresses >= node.capacity else ""
         if not why and checks:
             why = next((why for check in checks if (why := check(node))), "")
         if why:
@@ -106,6 +106,10 @@ def _dynamic_filters(state: SchedulingState, wants: Wants) -> list[_Filter]:
             why = "node(s) didn't satisfy existing pods anti-affinity rules"
             filters.append(_apart_filter(domains, term.key, why))
     return filters
+
+
+def _full(node: NodeState) -> str:
+    return "Too many pods" if node.capacity else "node(s) had no pod network (spec.podCIDR)"
 
 
 def _ports_taken(node: NodeState, wants: Wants) -> str:

@@ -77,6 +77,8 @@ def test_a_node_is_full_when_its_addresses_are_used() -> None:
     with pytest.raises(Unschedulable, match=r"^0/1 nodes are available: 1 Too many pods\.$"):
         cluster.put()
     assert cluster.put(hostNetwork=True) == "n1", "needs no address"
+    with pytest.raises(Unschedulable, match=r"1 node\(s\) had no pod network \(spec\.podCIDR\)"):
+        Cluster(n1={"cidr": ""}).put()
 
 
 def test_the_sentence_counts_nodes_by_reason() -> None:
