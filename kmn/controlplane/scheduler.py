@@ -1,7 +1,8 @@
 """The scheduler: gives each pod a node, or says why none will do.
 
 How a node is chosen is in ``scheduling``; here is who asks when. A pod that names its node already is left alone.
-Not emulated: preemption, priorities, resource requests (nothing is measured), eviction by NoExecute taints.
+Not emulated: preemption, priorities, resource requests (nothing is measured), eviction by NoExecute taints, and what
+pods that are placed already would prefer about others.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Scheduler(Reconciler[Key]):
         wanted = pod["spec"].get("schedulerName") or _NAME
         if wanted != _NAME:
             message = f"{describe(pod)}: spec.schedulerName: {wanted}: kmn has one scheduler, {_NAME}"
-            self.recorder.event(pod, "Warning", "NotEmulated", message)
+            self.recorder.once(pod, "Warning", "NotEmulated", message)
             return
         try:
             node = self._choose(pod)

@@ -38,7 +38,7 @@ class Unsupported(Reconciler[_Kept]):
         obj = get_or_none(self.client, *key)
         if obj is not None:
             message = f"{describe(obj)} is stored, not emulated: {_WHY[key.resource]}"
-            self.recorder.event(obj, "Warning", "NotEmulated", message)
+            self.recorder.once(obj, "Warning", "NotEmulated", message)
 
     def _on_object(self, resource: Resource, event: WatchEvent) -> None:
         if event.type == "ADDED":

@@ -56,6 +56,11 @@ class Recorder:
             # The namespace may be going, or the API away; what the event says is then of no use to anybody.
             log.debug("event %s of %s not written: %s", reason, describe(obj), error)
 
+    def once(self, obj: Object, type: EventType, reason: str, message: str) -> None:
+        """As :meth:`event`, but only the first time: for what stays true and need not be counted."""
+        if _Same(obj["metadata"].get("uid", ""), name_of(obj), type, reason, message) not in self._written:
+            self.event(obj, type, reason, message)
+
     def _again(self, same: _Same) -> Object | None:
         """Count an event that is there already; None when there is none."""
         earlier = self._written.get(same)

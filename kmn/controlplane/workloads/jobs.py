@@ -73,7 +73,7 @@ class Jobs(Workloads):
         for field in _NOT_EMULATED:
             if job["spec"].get(field) is not None:
                 message = f"{describe(job)}: spec.{field}: not emulated, and ignored"
-                self.recorder.event(job, "Warning", "NotEmulated", message)
+                self.recorder.once(job, "Warning", "NotEmulated", message)
         at = dt.datetime.now(dt.UTC)
         count = count_pods(job, self.claimed(job))
         status = dict(job.get("status") or {})

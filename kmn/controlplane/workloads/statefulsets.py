@@ -17,7 +17,7 @@ from kmn.controlplane.workloads.ownership import Workloads, get_or_none, put_sta
 from kmn.controlplane.workloads.revisions import REVISION_LABEL, Revisions, clean_up, sync_revisions, template_of
 from kmn.controlplane.workloads.template import pod_from_template
 from kmn.k8s.errors import ApiError, NotFound
-from kmn.k8s.objects import Key, Object, labels, name_of, namespace_of, owner_reference, uid_of
+from kmn.k8s.objects import Key, Object, describe, labels, name_of, namespace_of, owner_reference, uid_of
 from kmn.k8s.resources import PODS, STATEFULSETS, by_kind
 from kmn.k8s.selectors import LabelSelector, selector_of_object
 
@@ -82,6 +82,9 @@ class StatefulSets(Workloads):
         obj = get_or_none(self.client, STATEFULSETS, key)
         if obj is None:
             return
+        for field in _not_emulated(obj["spec"]):
+            message = f"{describe(obj)}: spec.{field}: not emulated, and ignored"
+            self.recorder.once(obj, "Warning", "NotEmulated", message)
         at = dt.datetime.now(dt.UTC)
         pods = {n: pod for pod in self.claimed(obj) if (n := ordinal_of(obj, pod)) is not None}
         revisions = sync_revisions(self.client, obj, (obj.get("status") or {}).get("currentRevision", ""))
@@ -182,6 +185,14 @@ class StatefulSets(Workloads):
         for claim in claims_of(the_set.obj, ordinal):
             if get_or_none(self.client, _CLAIMS, Key(namespace_of(the_set.obj), name_of(claim))) is None:
                 self.client.create(claim)
+
+
+def _not_emulated(spec: dict[str, Any]) -> Iterable[str]:
+    """Fields with a value that asks for something else than what is done."""
+    if (spec.get("persistentVolumeClaimRetentionPolicy") or {}).get("whenScaled") == "Delete":
+        yield "persistentVolumeClaimRetentionPolicy.whenScaled"
+    if (spec.get("updateStrategy") or {}).get("rollingUpdate", {}).get("maxUnavailable") not in (None, 1):
+        yield "updateStrategy.rollingUpdate.maxUnavailable"
 
 
 def ordinal_of(the_set: Object, pod: Object) -> int | None:

@@ -130,6 +130,9 @@ async def test_the_same_event_again_is_counted() -> None:
         found = [e for e in world.client.list(EVENTS, "default").items if e["reason"] == "Broken"]
         assert sorted((e["message"], e["count"]) for e in found) == [("it broke", 3), ("it broke otherwise", 1)]
         assert found[0]["involvedObject"]["name"] == "a"
+        version = world.client.list(EVENTS).resource_version
+        recorder.once(obj, "Warning", "Broken", "it broke")
+        assert world.client.list(EVENTS).resource_version == version
         for event in found:
             world.client.delete(EVENTS, "default", event["metadata"]["name"])
         recorder.event(obj, "Warning", "Broken", "it broke")

@@ -118,3 +118,14 @@ async def test_on_delete_replaces_only_what_the_user_deletes() -> None:
         world.change(STATEFULSETS, "db", set_image)
         world.client.delete(PODS, "default", "db-1")
         await world.until(lambda: images(world) == {"db-0": "web:1", "db-1": "web:2"})
+
+
+@in_loop
+async def test_fields_without_effect_are_named_once() -> None:
+    async with running("n1", kubelet=True) as world:
+        world.client.create(stateful(2, persistentVolumeClaimRetentionPolicy={"whenScaled": "Delete"}))
+        await world.until(lambda: settled(world, 2))
+        expected = (
+            "StatefulSet default/db: spec.persistentVolumeClaimRetentionPolicy.whenScaled: not emulated, and ignored"
+        )
+        assert world.events("NotEmulated") == [expected]
