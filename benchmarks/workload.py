@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Any
 
-__all__ = ["cluster", "deployment", "service"]
+__all__ = ["cluster", "deployment", "selectorless_service", "service", "slice_of"]
 
 
 def cluster(name: str, nodes: int) -> dict[str, Any]:
@@ -42,3 +43,36 @@ def service(name: str, app: str, port: int = 80) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"selector": {"app": app}, "ports": [{"port": port}]},
     }
+
+
+def selectorless_service(name: str) -> dict[str, Any]:
+    """A ClusterIP Service whose endpoints are given by hand."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"ports": [{"port": 80}]},
+    }
+
+
+def slice_of(service_name: str, first: str, count: int) -> dict[str, Any]:
+    """An EndpointSlice of ``count`` endpoints: ``first``, which answers, on ports 80, and its neighbours' addresses."""
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": service_name,
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": service_name},
+        },
+        "addressType": "IPv4",
+        "endpoints": [
+            {"addresses": [address], "conditions": {"ready": True}} for address in _addresses(first, count)
+        ],
+        "ports": [{"name": "", "port": 80, "protocol": "TCP"}],
+    }
+
+
+def _addresses(first: str, count: int) -> list[str]:
+    start = IPv4Address(first)
+    return [str(start + offset) for offset in range(count)]

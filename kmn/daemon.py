@@ -28,6 +28,7 @@ from kmn.apiserver.store import Store
 from kmn.bootstrap import bootstrap_objects, kubernetes_endpoints
 from kmn.cluster_spec import ClusterSpec
 from kmn.controlplane import ControlPlane
+from kmn.dns.manifests import dns_objects
 from kmn.emulator.kubelet import Kubelet
 from kmn.emulator.nodes import NodeManager
 from kmn.emulator.purge import purge
@@ -82,13 +83,14 @@ class Daemon:
             folder.mkdir(parents=True, exist_ok=True)
         await loop.run_in_executor(self.kernel, self.underlay.check)
         await self._serve_api()
-        for obj in bootstrap_objects(self.spec):
+        for obj in (*bootstrap_objects(self.spec), *dns_objects(self.spec)):
             self.client.create(obj)
         controller = self._child("controller", "controller.main", "--kubeconfig", str(self.paths.kubeconfig))
         runtime = self._child(
             "runtime", "kmn.emulator.runtime", "--socket", str(self.paths.runtime_socket), "--cluster", self.spec.name
         )
-        await asyncio.gather(controller.start(), runtime.start())
+        dns = self._child("dns", "kmn.dns", "--kubeconfig", str(self.paths.kubeconfig))
+        await asyncio.gather(controller.start(), runtime.start(), dns.start())
         self.report.send("api")
 
         await loop.run_in_executor(self.kernel, self.underlay.build_fabric)
@@ -116,10 +118,16 @@ class Daemon:
                 log.exception("while stopping")
         if self.api is not None:
             await self.api.stop()
+        # Open descriptors would keep the namespaces alive until this process is gone.
+        await asyncio.get_running_loop().run_in_executor(self.kernel, self.underlay.close)
         self.kernel.shutdown(wait=True, cancel_futures=True)
 
     async def _serve_api(self) -> None:
-        pki = Pki.create(self.paths.pki, extra_ips=[str(self.spec.fabric_address), str(self.spec.service_cidr[1])])
+        pki = Pki.create(
+            self.paths.pki,
+            extra_ips=[str(self.spec.fabric_address), str(self.spec.service_cidr[1])],
+            cluster_domain=self.spec.cluster_domain,
+        )
         self.api = ApiServer(self.client, pki)
         listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         await self.api.start([listener])
@@ -143,11 +151,16 @@ async def _until_told(lifeline: int | None) -> str:
         if not told.done():
             told.set_result(why)
 
+    def ended() -> None:
+        assert lifeline is not None
+        loop.remove_reader(lifeline)
+        tell("lifeline")
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, tell, number.name)
     if lifeline is not None:
         # Nobody writes to it: readable means that the other end is gone.
-        loop.add_reader(lifeline, lambda: (loop.remove_reader(lifeline), tell("lifeline")))
+        loop.add_reader(lifeline, ended)
     return await told
 
 

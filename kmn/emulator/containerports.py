@@ -3,6 +3,9 @@
 A container listens on every containerPort that it declares. What no container declares but a Service that selects the
 pod sends its traffic to (a numeric targetPort) is the first container's: the image behind many a manifest listens on
 ports that ``ports`` does not mention, which Kubernetes treats as informational.
+
+The annotation ``kmn.io/program`` says that a real program listens in the pod: ``dns`` kmn's DNS server on port 53, ``none``
+whatever the user starts, so that nothing is emulated there.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from kmn.emulator.runtime.protocol import Port
-from kmn.k8s.objects import Key, Object, key_of, labels, namespace_of
+from kmn.k8s.dataplane import PROGRAM
+from kmn.k8s.objects import Key, Object, annotation, key_of, labels, namespace_of
 
 __all__ = ["ServiceIndex", "declared_ports", "is_sidecar", "named_port", "port_sets", "target_ports"]
 
 _Label = tuple[str, str]
+_DNS_PORT = 53
 
 
 def declared_ports(container: Object) -> list[Port]:
@@ -56,7 +61,13 @@ def port_sets(pod: Object, services: Iterable[Object]) -> dict[str, tuple[Port, 
             if port not in taken:
                 taken.add(port)
                 first.append(port)
-    return {name: tuple(found) for name, found in ports.items()}
+    program = annotation(pod, PROGRAM)
+    return {name: tuple(port for port in found if _emulated(port, program)) for name, found in ports.items()}
+
+
+def _emulated(port: Port, program: str | None) -> bool:
+    """Whether the runtime listens on a port, or leaves it to the pod's program."""
+    return program is None or (program == "dns" and port[1] != _DNS_PORT)
 
 
 class ServiceIndex:

@@ -46,6 +46,9 @@ _NODE_SYSCTLS = {
     "net/ipv4/conf/all/accept_local": "1",
     # A Service without endpoints is refused by the node's kernel: each time, not a few times a second.
     "net/ipv4/icmp_ratelimit": "0",
+    # The kernel sees what arrives at the bridge's ports, too, and would answer a pod's broadcast ARP request for its
+    # gateway with the MAC of the wrong device. Flows answer.
+    "net/ipv4/conf/all/arp_ignore": "8",
     "net/ipv4/icmp_ratemask": "0",
 }
 

@@ -1,0 +1,98 @@
+"""TCP throughput of one connection on every path of kmn, beside bare bridges and stock Mininet.
+
+The paths are measured in turn, several rounds, and the median of each is compared: a neighbour on a shared machine
+then disturbs all alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import workload
+from benchmarks.iperf import tcp_gbps
+from benchmarks.peers import bridges, stock_mininet
+from benchmarks.report import Row, show
+from kmn import Cluster
+from kmn.k8s.dataplane import NETNS
+from kmn.k8s.objects import annotations
+from kmn.k8s.resources import PODS, SERVICES
+
+__all__ = ["main"]
+
+_PORT = 5201
+
+
+def main(*, quick: bool = False, json_file: Path | None = None) -> None:
+    seconds, rounds = (2, 1) if quick else (4, 5)
+    with Cluster(workload.cluster("bench", 2)) as cluster:
+        cluster.apply([_pod("client", "n1"), _pod("near", "n1"), _pod("far", "n2")])
+        cluster.apply([_service("near"), _service("far")])
+        cluster.wait_ready()
+        pods = {name: cluster.client.get(PODS, "default", name) for name in ("client", "near", "far")}
+        netns = {name: annotations(pod)[NETNS] for name, pod in pods.items()}
+        vip = {name: cluster.client.get(SERVICES, "default", name)["spec"]["clusterIP"] for name in ("near", "far")}
+
+        def to(server: str, address: str) -> Callable[[], float]:
+            return lambda: tcp_gbps(netns["client"], netns[server], address, seconds, _PORT)
+
+        paths: dict[str, Callable[[], float]] = {
+            "kmn, same node": to("near", pods["near"]["status"]["podIP"]),
+            "kmn, across nodes": to("far", pods["far"]["status"]["podIP"]),
+            "kmn, ClusterIP, same node": to("near", vip["near"]),
+            "kmn, ClusterIP, across nodes": to("far", vip["far"]),
+            "bare Open vSwitch, one bridge": lambda: bridges.bare_same(seconds),
+            "bare Open vSwitch, two bridges": lambda: bridges.bare_across(seconds),
+            "Linux bridge": lambda: bridges.linux_bridge(seconds),
+            "stock Mininet, userspace switch": lambda: stock_mininet.run("throughput", seconds)["gbps"],
+        }
+        samples: dict[str, list[float]] = {name: [] for name in paths}
+        for _ in range(rounds):
+            for name, measure in paths.items():
+                samples[name].append(measure())
+    gbps = {name: statistics.median(values) for name, values in samples.items()}
+    show(f"TCP throughput, one connection, median of {rounds} x {seconds} s", _rows(gbps), json_file=json_file)
+
+
+def _rows(gbps: dict[str, float]) -> list[Row]:
+    compared = {
+        "kmn, same node": ("bare Open vSwitch, one bridge", "≥ 0.9"),
+        "kmn, across nodes": ("bare Open vSwitch, two bridges", "≥ 0.9"),
+        "kmn, ClusterIP, same node": ("kmn, same node", "≥ 0.95"),
+        "kmn, ClusterIP, across nodes": ("kmn, across nodes", "≥ 0.95"),
+    }
+    rows = []
+    for name, value in gbps.items():
+        against, wanted = compared.get(name, ("", ""))
+        rows.append(Row(name, value, "Gbit/s", against, value / gbps[against] if against else None, wanted))
+    stock = gbps["stock Mininet, userspace switch"]
+    rows.append(Row("kmn, same node", gbps["kmn, same node"], "Gbit/s", "stock Mininet", gbps["kmn, same node"] / stock, "≥ 5"))
+    rows.append(
+        Row("kmn, same node", gbps["kmn, same node"], "Gbit/s", "Linux bridge", gbps["kmn, same node"] / gbps["Linux bridge"])
+    )
+    return rows
+
+
+def _pod(name: str, node: str) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        # Nothing emulated listens in these pods: the ports are iperf3's.
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "labels": {"app": name},
+            "annotations": {"kmn.io/program": "none"},
+        },
+        "spec": {"nodeName": node, "containers": [{"name": "iperf", "image": "iperf3"}]},
+    }
+
+
+def _service(app: str) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": app, "namespace": "default"},
+        "spec": {"selector": {"app": app}, "ports": [{"port": _PORT}]},
+    }
