@@ -156,7 +156,7 @@ class Synchronizer:
         now = time.monotonic()
         times = [link.retry_at for link in self._links.values() if link.phase is Phase.FAILED]
         times += [since + _ANSWER_TIMEOUT for link in self._links.values() if (since := link.oldest_request())]
-        return max(0.0, min(times) - now) if times else None
+        return max(0.0, min(min(times) - now, _ANSWER_TIMEOUT)) if times else None
 
     def _handle(self, item: _Item) -> None:
         match item:
@@ -260,7 +260,9 @@ class Synchronizer:
         link.phase = Phase.WRITING
         # Even an empty bundle is committed: its answer says that the switch is alive and in step.
         self.counters.messages += link.commit([difference], self._epoch, time.monotonic())
-        flushes = forget_installed(installed.groups, self.cluster.common.groups) if difference else []
+        flushes = (
+            forget_installed(installed.groups, self.cluster.common.groups) if difference and installed.flows else []
+        )
         if flushes:
             link.flush(flushes, ZONE)
 
