@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import queue
 import shutil
@@ -30,6 +31,7 @@ from kmn.k8s import dataplane
 from kmn.k8s.objects import Object
 
 RESOURCES = ("nodes", "pods", "services", "endpointslices", "edges", "clusters")
+_numbers = itertools.count()
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -89,8 +91,10 @@ class UnixChannel:
         self.datapath_id: int = struct.unpack_from("!8xQ", self._read())[0]
         self._synchronizer = synchronizer
         synchronizer.up(self)
-        for loop in (self._receive, self._transmit):
-            threading.Thread(target=loop, daemon=True).start()
+        self._transmitter = threading.Thread(target=self._transmit)
+        self.thread = threading.Thread(target=self._receive)
+        self._transmitter.start()
+        self.thread.start()
 
     def send(self, messages: bytes) -> None:
         self.sent.append(messages)
@@ -128,6 +132,9 @@ class UnixChannel:
                 elif message[1] in (wire.MULTIPART_REPLY, wire.BUNDLE_CONTROL, wire.ERROR):
                     self._synchronizer.receive(self, message)
         self._synchronizer.down(self)
+        self._outgoing.put(b"")
+        self._transmitter.join()
+        self._socket.close()
 
 
 class Controller:
@@ -156,6 +163,7 @@ class Controller:
     def stop(self) -> None:
         for channel in self.channels.values():
             channel.close()
+            channel.thread.join()
         self.synchronizer.stop()
         self._thread.join()
 
@@ -243,8 +251,8 @@ class Place:
         )
         return done.returncode == 0
 
-    def serve(self, port: int, stop: threading.Event) -> None:
-        """Echo on TCP and UDP: each answer says ``name client-address``."""
+    def serve(self, port: int, stop: threading.Event) -> list[threading.Thread]:
+        """Answer on TCP and UDP with ``name client-address``, until ``stop``."""
         tcp, udp = self.socket(), self.socket(socket.SOCK_DGRAM)
         for listener in (tcp, udp):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -267,8 +275,10 @@ class Place:
                     udp.sendto(f"{self.name} {client[0]}\n".encode(), client)
             udp.close()
 
-        for loop in (loop_tcp, loop_udp):
-            threading.Thread(target=loop, daemon=True).start()
+        threads = [threading.Thread(target=loop) for loop in (loop_tcp, loop_udp)]
+        for thread in threads:
+            thread.start()
+        return threads
 
     def tcp(self, address: str, port: int) -> tuple[str, str]:
         """Who answered, and which client address it saw."""
@@ -369,7 +379,7 @@ class Lab:
     """Everything, and taking it down again."""
 
     def __init__(self, *, controller_tcp: bool = False) -> None:
-        self.prefix = f"kmn.hf{os.getpid() % 10000:04d}"
+        self.prefix = f"kmn.hf{os.getpid()}-{next(_numbers)}"
         self.run = Path(tempfile.mkdtemp(prefix="kmn-hf-"))
         self.namespaces: list[str] = []
         self.bridges: dict[str, Bridge] = {}
@@ -378,6 +388,7 @@ class Lab:
         self._versions = dict.fromkeys(RESOURCES, 0)
         self._objects: dict[tuple[str, str], Object] = {}
         self.stop_servers = threading.Event()
+        self.servers: list[threading.Thread] = []
         self._tcp = controller_tcp
         self.controller: Controller | None = None
         self.outside: list[Place] = []
@@ -409,7 +420,7 @@ class Lab:
         self.ip(a[0], f"link set {a[1]} up")
         self.ip(b[0], f"link set {b[1]} up")
         for netns, device, _ in (a, b):
-            if device.startswith("eth") or device.startswith("to-"):
+            if device.startswith(("eth", "to-")):
                 continue
             # The kernel sees what its namespace's bridge ports receive, too: it must not answer for the bridge.
             self.ip(netns, f"link set {device} arp off")
@@ -552,6 +563,8 @@ class Lab:
 
     def close(self) -> None:
         self.stop_servers.set()
+        for server in self.servers:
+            server.join()
         if self.controller is not None:
             self.controller.stop()
         for bridge in self.bridges.values():
