@@ -4,8 +4,8 @@ A container listens on every containerPort that it declares. What no container d
 pod sends its traffic to (a numeric targetPort) is the first container's: the image behind many a manifest listens on
 ports that ``ports`` does not mention, which Kubernetes treats as informational.
 
-The annotation ``kmn.io/program`` says that a real program listens in the pod: ``dns`` kmn's DNS server on port 53, ``none``
-whatever the user starts, so that nothing is emulated there.
+The annotation ``kmn.io/program`` says that a real program listens in the pod: ``dns`` kmn's DNS server on port 53,
+``none`` whatever the user starts, so that nothing is emulated there.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _BACKOFF_FIRST = 10.0
 _BACKOFF_LIMIT = 300.0
 _BACKOFF_RESET = 600.0
 # A status that says "running, not ready" waits so long for the first probe to say better.
-_FIRST_RESULT = 0.1
+_FIRST_RESULT = 0.5
 
 
 class Desk(Protocol):

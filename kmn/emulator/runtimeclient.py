@@ -103,7 +103,10 @@ class RuntimeClient:
                     for number in items:
                         self._done(number)
                 case event:
-                    self._on_event(event, items)
+                    try:
+                        self._on_event(event, items)
+                    except Exception:  # one pod's trouble must not cut the others off
+                        log.exception("event %r of the container runtime: %s", event, items[:3])
 
     def _done(self, number: int) -> None:
         future = self._syncs.pop(number, None)

@@ -71,11 +71,13 @@ def test_probes_by_http_tcp_and_grpc_pass_and_gate() -> None:
         it.bind("tcp", one(readinessProbe={"tcpSocket": {"port": 80}}))
         it.bind("grpc", one(readinessProbe={"grpc": {"port": 80}}))
         it.bind("closed", one(readinessProbe=http(81)))
+        it.bind("named", one(readinessProbe={"tcpSocket": {"port": 80, "host": "example.com"}}))
         it.bind("gated", {**one(), "readinessGates": [{"conditionType": "x.io/ok"}]})
         await it.ready("http", "tcp", "grpc")
         await it.until(lambda: "Unhealthy" in it.events("closed"), "Unhealthy")
         assert "connection refused" in it.events("closed")["Unhealthy"]
         assert not it.is_ready("closed")
+        await it.until(lambda: "lookup example.com" in it.events("named").get("Unhealthy", ""), "refused")
         assert not it.is_ready("gated")
         gated = it.pod("gated")
         conditions = [*gated["status"]["conditions"], {"type": "x.io/ok", "status": "True"}]

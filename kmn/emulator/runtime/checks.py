@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import os
 import socket
 
@@ -49,6 +50,8 @@ async def attempt(probe: Probe) -> str:
             return _timed_out(check)
         except _Failed as failed:
             return str(failed)
+        except ValueError as error:
+            return str(error)
         except OSError as error:
             return f"read {check.host}:{check.port}: {_words(error)}"
     return ""
@@ -80,6 +83,10 @@ def _timed_out(check: Check) -> str:
 
 
 async def _connect(sock: socket.socket, check: Check) -> None:
+    try:
+        ipaddress.IPv4Address(check.host)  # a name would be looked up in this process's namespace, not in the node's
+    except ValueError:
+        raise _Failed(f"lookup {check.host}: not emulated; give the probe an IPv4 address as its host") from None
     try:
         await asyncio.get_running_loop().sock_connect(sock, (check.host, check.port))
     except OSError as error:
