@@ -192,6 +192,8 @@ class Registry:
             if new == old:
                 return Reply(old, warnings)
         if dry_run:
+            # Undo what admission has allocated for the change that does not happen.
+            self.admission.admit("UPDATE", resource, strategy.private_copy(old), new, trusted=True)
             return Reply(new, warnings)
         return Reply(self._put(resource, new), warnings)
 

@@ -35,6 +35,7 @@ class Scheduler(Reconciler[Key]):
         super().__init__(client)
         self._state = SchedulingState()
         self._waiting: set[Key] = set()
+        self._unreported: set[str] = set()  # nodes of which nobody has said yet whether they are ready
         self._candidates: dict[str, Candidates] = {}
 
     def watches(self) -> Iterable[tuple[Resource, Callable[[WatchEvent], None]]]:
@@ -47,6 +48,11 @@ class Scheduler(Reconciler[Key]):
         pod = get_or_none(self.client, PODS, key)
         self._waiting.discard(key)
         if pod is None or node_of(pod) or terminating(pod) or finished(pod):
+            return
+        if self._unreported:
+            # The cluster is coming up. Choosing among the first few nodes would spread badly, and to report each pod
+            # as unschedulable for the moment would only be noise.
+            self._waiting.add(key)
             return
         if pod["spec"].get("schedulingGates"):
             self._refuse(pod, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")
@@ -111,10 +117,21 @@ class Scheduler(Reconciler[Key]):
             self.queue.add_after(key_of(pod), 1.0)
 
     def _on_node(self, event: WatchEvent) -> None:
+        self._note_report(event)
         if event.type == "DELETED":
             self._state.remove_node(name_of(event.object))
             self._retry()
         elif event.type != "BOOKMARK" and self._state.set_node(event.object):
+            self._retry()
+
+    def _note_report(self, event: WatchEvent) -> None:
+        name = name_of(event.object)
+        before = bool(self._unreported)
+        if event.type == "DELETED" or condition(event.object, "Ready") is not None:
+            self._unreported.discard(name)
+        else:
+            self._unreported.add(name)
+        if before and not self._unreported:
             self._retry()
 
     def _on_namespace(self, event: WatchEvent) -> None:

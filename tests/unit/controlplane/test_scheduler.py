@@ -78,6 +78,21 @@ async def test_cordoned_and_not_ready_nodes_get_nothing() -> None:
 
 
 @in_loop
+async def test_while_nodes_come_up_pods_wait_without_complaint() -> None:
+    async with running("n1") as world:
+        world.client.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2"}})
+        world.client.create(pod("a", nodeSelector={"kubernetes.io/hostname": "n1"}))
+        world.client.create(pod("done", nodeName="n1"))
+        await world.until(lambda: scheduled(world, "done").get("status") == "True")
+        assert not scheduled(world, "a")
+        node = {**world.get(NODES, "n2"), "status": {}}
+        set_condition(node, "Ready", False, "NotBuilt", "no bridge")
+        world.client.update(node, subresource="status")
+        await world.until(lambda: node_of(world, "a") == "n1")
+        assert not world.events("FailedScheduling")
+
+
+@in_loop
 async def test_gates_hold_a_pod_back() -> None:
     async with running("n1") as world:
         world.client.create(pod("a", schedulingGates=[{"name": "example.com/wait"}]))

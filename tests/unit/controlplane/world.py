@@ -37,8 +37,7 @@ class World:
         """Register a node as the emulator does."""
         number = len(self.client.list(NODES).items) + 2
         status: dict[str, Any] = {"addresses": [{"type": "InternalIP", "address": f"172.18.0.{number}"}]}
-        if ready:
-            status["conditions"] = [{"type": "Ready", "status": "True", "lastTransitionTime": now()}]
+        status["conditions"] = [{"type": "Ready", "status": str(ready), "lastTransitionTime": now()}]
         meta = {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}}
         return self.client.create(
             {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": spec, "status": status}
