@@ -6,6 +6,7 @@ the switches is collected until :meth:`Scope.take` hands it out, as the differen
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -15,6 +16,8 @@ from controller.openflow.flow import Flow, FlowKey
 from controller.openflow.group import Group
 
 __all__ = ["Changes", "OwnerKey", "Scope"]
+
+LOG = logging.getLogger(__name__)
 
 # Kind, namespace, name: sorts, so that of two objects that want the same flow the same one always wins.
 OwnerKey: TypeAlias = tuple[str, str, str]
@@ -103,7 +106,10 @@ class Scope:
     def _claim(self, key: FlowKey, owner: OwnerKey, flow: Flow) -> None:
         holder = self._holders.get(key)
         if holder is not None and holder != owner:
-            self._contested.setdefault(key, {holder}).add(owner)
+            rivals = self._contested.setdefault(key, {holder})
+            if owner not in rivals:
+                rivals.add(owner)
+                LOG.warning("%s and %s want the same flow, the first has it: %s", *sorted((holder, owner)), flow)
             if holder < owner:
                 return
         self._holders[key] = owner

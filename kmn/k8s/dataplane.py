@@ -36,7 +36,9 @@ OFPORT = "kmn.io/ofport"  # OpenFlow port number on the node's bridge, decimal
 PROGRAM = "kmn.io/program"
 # Annotations of Nodes only.
 DATAPATH_ID = "kmn.io/datapath-id"  # 16 hexadecimal digits
-UPLINK_MAC = "kmn.io/uplink-mac"  # source MAC of what leaves for the fabric
+# Source MAC of what leaves for the fabric, and where the fabric sends. Not the MAC of the uplink's device itself: the
+# node's kernel would take the packets, too, and reset connections that it does not know before they are translated.
+UPLINK_MAC = "kmn.io/uplink-mac"
 UPLINK_NEXT_HOP_MAC = "kmn.io/uplink-next-hop-mac"  # the fabric router's interface towards this node
 
 BRIDGE = "br0"  # every node has one, in the node's own Open vSwitch
