@@ -25,12 +25,10 @@ def attach(name: str | None, commands: Sequence[str] = ()) -> None:
 
 def interact(net: ClusterNet) -> None:
     """Prompt (or read standard input, if it is no terminal) until the user leaves."""
-    from mininet.log import setLogLevel
-
     from kmn.cli.terminal import console
     from kmn.mininet.cli import ClusterCLI
 
-    setLogLevel("output")
+    _print_to_stdout()
     if sys.stdin.isatty():
         console().print(
             "Mininet CLI: [bold]pods[/], [bold]services[/], [bold]POD command[/], [bold]pingall[/], [bold]help[/]; "
@@ -43,12 +41,18 @@ def _run(net: ClusterNet, commands: Sequence[str]) -> None:
     import os
     import tempfile
 
-    from mininet.log import setLogLevel
-
     from kmn.mininet.cli import ClusterCLI
 
-    setLogLevel("output")
+    _print_to_stdout()
     with tempfile.NamedTemporaryFile("w", suffix=".mininet") as script, open(os.devnull) as nothing:
         script.write("\n".join(commands) + "\n")
         script.flush()
         ClusterCLI(net, stdin=nothing, script=script.name)
+
+
+def _print_to_stdout() -> None:
+    """Mininet prints what was asked for to standard error, as log messages: not here."""
+    from mininet.log import lg, setLogLevel
+
+    setLogLevel("output")
+    lg.ch.setStream(sys.stdout)

@@ -6,7 +6,13 @@ and any number of processes can have a view of the same cluster.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
+
+_plain = logging.getLoggerClass()
+import mininet.log  # noqa: E402, F401  # makes all loggers to come its own: each with a handler on standard error
+
+logging.setLoggerClass(_plain)
 
 if TYPE_CHECKING:
     from kmn.k8s.client import Client

@@ -40,8 +40,9 @@ class ClusterCLI(mininet.cli.CLI):  # type: ignore[misc]
 
     def __init__(self, net: ClusterNet, stdin: IO[str] | None = None, script: str | None = None) -> None:
         self.net = net
-        self.prompt = f"{net.cluster}> "
-        super().__init__(net, stdin=stdin or sys.stdin, script=script)
+        stdin = stdin or sys.stdin
+        self.prompt = f"{net.cluster}> " if stdin.isatty() else ""
+        super().__init__(net, stdin=stdin, script=script)
 
     def initReadline(self) -> None:
         """History as in Mininet; and words with dashes are completed whole."""
@@ -51,6 +52,13 @@ class ClusterCLI(mininet.cli.CLI):  # type: ignore[misc]
         except ImportError:
             return
         readline.set_completer_delims(" \t\n")
+
+    def run(self) -> None:
+        """Lines until the user leaves. Ctrl-C ends a command, not the CLI; where nobody is at a terminal, both."""
+        if self.isatty():
+            super().run()
+        else:
+            self.cmdloop()
 
     def onecmd(self, line: str) -> bool:
         """One line. What goes wrong is said in a line, and the CLI goes on."""

@@ -8,6 +8,7 @@ command is sent.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from kmn.naming import NETNS_DIR
 __all__ = ["BridgeSwitch", "MachineHost", "NodeHost", "OutsideHost", "PodHost", "ViewIntf", "ViewLink"]
 
 _SHELL = ("bash", "--norc", "--noediting", "-is")  # as Mininet starts it: its protocol needs the prompt and no echo
+_PROMPT = "\x7f"  # what Mininet takes for the end of a command
 _TERMINATE_PATIENCE = 1.0
 
 
@@ -108,12 +110,23 @@ class _Lazy(Node):  # type: ignore[misc]
                 raise UserError(f"{self.name}: its network namespace {self.machine.netns} is gone")
             # Mininet's own startShell does the rest (terminal, prompt, polling) with our command line.
             super().startShell()
+            os.close(self.slave)  # the shell's end is its own: when it closes, so does ours
+
+    def read(self, size: int = 1024) -> str:
+        """What the shell printed. A shell that ended (``web-1 exit``) is a command that ended; the next starts anew."""
+        try:
+            return super().read(size)  # type: ignore[no-any-return]
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self._forget_shell()
+            return _PROMPT
 
     def _popen(self, cmd: list[str], **params: Any) -> subprocess.Popen[bytes]:
         """Everything that Mininet starts for a node comes through here; the shell is known by its first words."""
         if cmd[0] == "mnexec" and cmd[-1] == f"mininet:{self.name}":
             # -c close descriptors, -d new session: the shell's terminal is its own and Ctrl-C reaches its child.
-            prefix = ["mnexec", "-cd", *self.machine.argv(["env", "PS1=\x7f"])]
+            prefix = ["mnexec", "-cd", *self.machine.argv(["env", f"PS1={_PROMPT}"])]
             cmd = [*prefix, *_SHELL, f"mininet:{self.name}"]
         params.setdefault("env", self.machine.env())
         return subprocess.Popen(cmd, **params)
@@ -145,17 +158,19 @@ class _Lazy(Node):  # type: ignore[misc]
             return
         if self.shell.poll() is None:
             os.killpg(self.shell.pid, signal.SIGHUP)
-        fd = self.stdout.fileno()
-        self.outToNode.pop(fd, None)
-        self.inToNode.pop(fd, None)
+        self._forget_shell()
+
+    def _forget_shell(self) -> None:
+        assert self.shell is not None
+        for known in (self.outToNode, self.inToNode):
+            known.pop(self.master, None)
         self.stdin.close()
-        os.close(self.slave)
         try:
             self.shell.wait(_TERMINATE_PATIENCE)
         except subprocess.TimeoutExpired:
             self.shell.kill()
             self.shell.wait()
-        self.shell = None
+        self.shell, self.waiting = None, False
 
     def stop(self, deleteIntfs: bool = False) -> None:
         """Leave the view."""
@@ -194,7 +209,8 @@ class BridgeSwitch(_Lazy, Switch):  # type: ignore[misc]
 
     def forget_ports(self) -> None:
         """Before a new look at which ports there are."""
-        self.intfs, self.ports, self.nameToIntf = {}, {}, {}
+        for known in (self.intfs, self.ports, self.nameToIntf):
+            known.clear()
 
     def start(self, controllers: Any = ()) -> None:
         """The cluster starts and stops its switches: nothing to do."""

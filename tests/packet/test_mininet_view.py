@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Iterator
@@ -183,3 +184,15 @@ def test_a_view_of_a_thousand_pods_starts_no_process(client: LocalClient) -> Non
     assert len(view.hosts) == 1002
     assert all(host.shell is None for host in view.hosts)
     view.close()
+
+
+def test_a_shell_that_ended_is_started_again(net: ClusterNet) -> None:
+    pod = net.get("web-1")
+    pod.cmd("true")
+    pod.cmd("exit")
+    assert pod.shell is None
+    assert pod.cmd("echo again").strip() == "again"
+
+
+def test_other_loggers_stay_what_they_were() -> None:
+    assert logging.getLoggerClass() is logging.Logger
