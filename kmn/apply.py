@@ -64,10 +64,11 @@ def apply(client: Client, objects: Iterable[Object], namespace: str | None = Non
     """
     refused: list[str] = []
     for obj in objects:
+        placed = _placed(obj, namespace)
         try:
-            yield _apply_one(client, _placed(obj, namespace))
+            yield _apply_one(client, placed)
         except ApiError as error:
-            refused.append(_refusal(obj, error))
+            refused.append(_refusal(placed, error))
     if refused:
         raise UserError("\n".join(refused))
 
@@ -87,7 +88,7 @@ def delete(
             if not ignore_missing:
                 refused.append(error.message)
         except ApiError as error:
-            refused.append(_refusal(obj, error))
+            refused.append(_refusal(placed, error))
     if refused:
         raise UserError("\n".join(refused))
 
@@ -185,5 +186,5 @@ def _placed(obj: Object, namespace: str | None) -> Object:
 
 
 def _refusal(obj: Object, error: ApiError) -> str:
-    """The API's message names the object when it is about a field, and not always otherwise."""
-    return error.message if name_of(obj) in error.message else f"{describe(obj)}: {error.message}"
+    """The API's message, with the object in front where it does not name it itself."""
+    return error.message if describe(obj) in error.message else f"{describe(obj)}: {error.message}"

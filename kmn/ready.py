@@ -227,10 +227,9 @@ def _workload_problem(workload: Object, warnings: Mapping[str, Object]) -> Probl
     warning = warnings.get(uid_of(workload)) or {}
     if lacking > 0:
         return Problem(what, warning.get("reason", "MissingPods"), warning.get("message") or f"has {text}")
-    updated = status.get("updatedReplicas", status.get("updatedNumberScheduled"))
-    total = status.get("replicas", status.get("desiredNumberScheduled", 0))
+    updated, total = status.get("updatedReplicas", 0), status.get("replicas", 0)
     if workload["kind"] == "Deployment" and (lacking < 0 or updated != total):
-        return Problem(what, "RollingOut", f"{updated or 0} of {total} pods are of the new version")
+        return Problem(what, "RollingOut", f"{updated} of {total} pods are of the new version")
     return None
 
 

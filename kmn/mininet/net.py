@@ -8,6 +8,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Any, NoReturn
 
@@ -15,9 +16,9 @@ import mininet.net
 
 from kmn.errors import UserError
 from kmn.k8s.client import Client
-from kmn.k8s.dataplane import DATAPATH_ID, FIRST_POD_OFPORT, HOST_OFPORT, MAC, NETNS, OFPORT
+from kmn.k8s.dataplane import DATAPATH_ID, DATAPLANE_NAME, FIRST_POD_OFPORT, HOST_OFPORT, MAC, NETNS, OFPORT
 from kmn.k8s.objects import Key, Object, annotation, key_of, name_of, uid_of
-from kmn.k8s.resources import EDGES, NODES, PODS
+from kmn.k8s.resources import DATAPLANES, EDGES, NODES, PODS
 from kmn.machine import Machine, machine_of_node, outside_hosts
 from kmn.mininet.hosts import BridgeSwitch, MachineHost, NodeHost, OutsideHost, PodHost, ViewIntf, ViewLink
 from kmn.mininet.iperf import iperf
@@ -188,10 +189,16 @@ class ClusterNet(mininet.net.Mininet):  # type: ignore[misc]
         bridge = self._bridges.get(machine.name)
         if bridge is None:
             run_dir = Paths(self.cluster).ovs(run_name)
-            bridge = BridgeSwitch(machine.name + BRIDGE_SUFFIX, machine, dpid, run_dir)
+            connected = partial(self._is_connected, run_name)
+            bridge = BridgeSwitch(machine.name + BRIDGE_SUFFIX, machine, dpid, run_dir, connected)
         bridge.forget_ports()  # those that are there are linked again
         bridges[machine.name] = bridge
         return bridge
+
+    def _is_connected(self, bridge: str) -> bool:
+        """What the DataPlane object says about a bridge, by the name of its Node or Edge."""
+        status = self.client.get(DATAPLANES, "", DATAPLANE_NAME).get("status") or {}
+        return any(entry["name"] == bridge and entry["connected"] for entry in status.get("nodes") or ())
 
     def _view_pods(self, pods: list[Object]) -> None:
         current = {uid_of(pod): pod for pod in pods}

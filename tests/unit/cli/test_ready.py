@@ -1,0 +1,149 @@
+"""Readiness as a function of a snapshot: what is missing, and the reason that people are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kmn.k8s.client import Listing
+from kmn.ready import Problem, Snapshot, problems
+
+OBSERVED = {"nodes": "5", "pods": "5", "services": "5", "endpointslices": "5", "edges": "5"}
+
+
+def ready(status: bool = True, **fields: str) -> dict[str, Any]:
+    return {"type": "Ready", "status": "True" if status else "False", **fields}
+
+
+NODE: dict[str, Any] = {"kind": "Node", "metadata": {"name": "n1"}, "status": {"conditions": [ready()]}}
+
+
+def pod(name: str = "web-1", **status: Any) -> dict[str, Any]:
+    fields = {"phase": "Running", "podIP": "10.244.0.2", "conditions": [ready()], **status}
+    metadata = {"name": name, "namespace": "default", "uid": f"uid-{name}", "labels": {"app": "web"}}
+    return {"kind": "Pod", "metadata": metadata, "spec": {}, "status": fields}
+
+
+def service(**spec: Any) -> dict[str, Any]:
+    fields = {"selector": {"app": "web"}, **spec}
+    return {"kind": "Service", "metadata": {"name": "web", "namespace": "default", "uid": "s"}, "spec": fields}
+
+
+def endpoints(*addresses: str) -> dict[str, Any]:
+    labels = {"kubernetes.io/service-name": "web"}
+    return {
+        "kind": "EndpointSlice",
+        "metadata": {"name": "web-x", "namespace": "default", "labels": labels},
+        "endpoints": [{"addresses": [a], "conditions": {"ready": True}} for a in addresses],
+    }
+
+
+def workload(kind: str, spec: dict[str, Any], status: dict[str, Any], generation: int = 1) -> dict[str, Any]:
+    metadata = {"name": "web", "namespace": "default", "uid": "uid-web", "generation": generation}
+    return {"kind": kind, "metadata": metadata, "spec": spec, "status": {"observedGeneration": 1, **status}}
+
+
+def warning(uid: str, reason: str, message: str) -> dict[str, Any]:
+    return {"type": "Warning", "involvedObject": {"uid": uid}, "reason": reason, "message": message}
+
+
+def judge(observed: dict[str, str] | None = None, events: tuple[Any, ...] = (), **lists: list[Any]) -> list[Problem]:
+    full = {"nodes": [NODE], "pods": [], "services": [], "endpointslices": [], "edges": [], **lists}
+    listings = {plural: Listing(items, "5") for plural, items in full.items()}
+    return problems(Snapshot(listings, OBSERVED if observed is None else observed, events))
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        pytest.param({}, id="empty cluster"),
+        pytest.param({"pods": [pod()]}, id="ready pod"),
+        pytest.param({"pods": [pod(phase="Succeeded", conditions=[ready(False)])]}, id="pod that has done its work"),
+        pytest.param(
+            {"pods": [pod()], "services": [service()], "endpointslices": [endpoints("10.244.0.2")]}, id="served"
+        ),
+        pytest.param({"services": [service()]}, id="Service that selects nothing"),
+        pytest.param({"pods": [pod()], "services": [service(type="ExternalName")]}, id="ExternalName"),
+        pytest.param({"deployments": [workload("Deployment", {"replicas": 0}, {})]}, id="scaled to nothing"),
+        pytest.param({"daemonsets": [workload("DaemonSet", {}, {})]}, id="DaemonSet without a fitting node"),
+        pytest.param(
+            {"jobs": [workload("Job", {"completions": 3}, {"succeeded": 3, "conditions": [
+                {"type": "Complete", "status": "True"}]})]},
+            id="Job that is done",
+        ),
+    ],
+)  # fmt: skip
+def test_ready(lists: dict[str, list[Any]]) -> None:
+    assert judge(**lists) == []
+
+
+@pytest.mark.parametrize(
+    ("lists", "what", "reason", "message"),
+    [
+        ({"nodes": []}, "nodes", "NoNodes", "no node"),
+        (
+            {"nodes": [{**NODE, "status": {"conditions": [ready(False, reason="Building", message="no bridge")]}}]},
+            "node n1",
+            "Building",
+            "no bridge",
+        ),
+        (
+            {"pods": [pod(phase="Pending", conditions=[
+                {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes fit"}])]},
+            "pod default/web-1", "Unschedulable", "0/1 nodes fit",
+        ),
+        (
+            {"pods": [pod(conditions=[ready(False)], containerStatuses=[{"name": "c", "restartCount": 3, "state": {
+                "waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}}])]},
+            "pod default/web-1", "CrashLoopBackOff", "container c: back-off 10s",
+        ),
+        ({"pods": [pod(phase="Pending", conditions=[])]}, "pod default/web-1", "Pending", "has not been started yet"),
+        (
+            {"deployments": [workload("Deployment", {"replicas": 2}, {"replicas": 1})]},
+            "deployment default/web", "MissingPods", "1 of 2 pods",
+        ),
+        (
+            {"statefulsets": [workload("StatefulSet", {"replicas": 1}, {"replicas": 1}, generation=2)]},
+            "statefulset default/web", "NotObserved", "last change",
+        ),
+        (
+            {"deployments": [workload("Deployment", {"replicas": 1}, {"replicas": 2, "updatedReplicas": 1})]},
+            "deployment default/web", "RollingOut", "1 of 2",
+        ),
+        (
+            {"pods": [pod()], "services": [service()], "endpointslices": [endpoints("10.244.0.9")]},
+            "service default/web", "EndpointsBehind", "web-1",
+        ),
+    ],
+)  # fmt: skip
+def test_not_ready(lists: dict[str, list[Any]], what: str, reason: str, message: str) -> None:
+    (problem,) = judge(**lists)
+    assert (problem.what, problem.reason) == (what, reason)
+    assert message in problem.message
+
+
+def test_the_data_plane_has_to_have_caught_up_with_each_list() -> None:
+    (problem,) = judge({**OBSERVED, "pods": "4"})
+    assert problem == Problem("data plane: pods", "NotProgrammed", "at version 4, wanted 5")
+    assert len(judge({})) == len(OBSERVED)
+
+
+def test_the_last_warning_tells_why() -> None:
+    quota = warning("uid-web", "FailedCreate", "namespace is terminating")
+    (problem,) = judge(events=(quota,), replicasets=[workload("ReplicaSet", {"replicas": 1}, {})])
+    assert (problem.reason, problem.message) == ("FailedCreate", "namespace is terminating")
+    probe = warning("uid-web-1", "Unhealthy", "Readiness probe failed: 503")
+    unready = pod(conditions=[ready(False, reason="ContainersNotReady")])
+    (problem,) = judge(events=(probe,), pods=[unready])
+    assert problem.message == "Readiness probe failed: 503"
+
+
+def test_progress_counts_pods_that_are_still_to_come() -> None:
+    lists = {
+        "nodes": [NODE],
+        "pods": [pod()],
+        "deployments": [workload("Deployment", {"replicas": 3}, {"replicas": 1})],
+    }
+    snapshot = Snapshot({plural: Listing(items, "5") for plural, items in lists.items()}, OBSERVED)
+    assert [(p.what, p.done, p.total) for p in snapshot.progress()][:2] == [("nodes", 1, 1), ("pods", 1, 3)]
