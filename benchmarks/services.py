@@ -49,13 +49,25 @@ def main(*, quick: bool = False, json_file: Path | None = None) -> None:
             vip = cluster.client.get(SERVICES, "default", "s0")["spec"]["clusterIP"]
             connect = _connect(client, vip)
             first = first or connect
-            rows.append(Row(f"{total:,} Services: connect through a VIP, median", connect * 1e6, "µs", "10 Services", connect / first, "≤ 1.2"))
+            rows.append(
+                Row(
+                    f"{total:,} Services: connect through a VIP, median",
+                    connect * 1e6,
+                    "µs",
+                    "10 Services",
+                    connect / first,
+                    "≤ 1.2",
+                )
+            )
     show(f"Services on {_NODES} nodes, {_ENDPOINTS} endpoints each", rows, json_file=json_file)
 
 
 def _in_force(cluster: Cluster) -> None:
     """Wait until the bridges confirm every EndpointSlice and Service that the API lists now."""
-    wanted = {r.plural: int(cluster.client.list(r, "default", field_selector="metadata.name=s0").resource_version) for r in (SERVICES, ENDPOINTSLICES)}
+    wanted = {
+        r.plural: int(cluster.client.list(r, "default", field_selector="metadata.name=s0").resource_version)
+        for r in (SERVICES, ENDPOINTSLICES)
+    }
     while True:
         observed = cluster.client.get(DATAPLANES, "", DATAPLANE_NAME)["status"]["observed"]
         if all(int(observed[plural]) >= version for plural, version in wanted.items()):

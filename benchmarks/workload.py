@@ -66,9 +66,7 @@ def slice_of(service_name: str, first: str, count: int) -> dict[str, Any]:
             "labels": {"kubernetes.io/service-name": service_name},
         },
         "addressType": "IPv4",
-        "endpoints": [
-            {"addresses": [address], "conditions": {"ready": True}} for address in _addresses(first, count)
-        ],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in _addresses(first, count)],
         "ports": [{"name": "", "port": 80, "protocol": "TCP"}],
     }
 

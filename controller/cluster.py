@@ -19,6 +19,7 @@ from controller.features.service import (
     Backends,
     backends,
     group_wish,
+    parts,
     service_cidr_flows,
     service_flows,
     stale_connections,
@@ -61,6 +62,9 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
 }
 
 
+_GroupName = tuple[Key, ServicePort, int]  # of a Service's port, the part of its endpoints
+
+
 class Cluster:
     """All objects, all scopes. ``resources`` are plural names as in the API."""
 
@@ -74,8 +78,8 @@ class Cluster:
         self._slices_of: dict[Key, dict[Key, SliceView]] = {}
         self._pod_at: dict[Key, str] = {}
         self._services: dict[Key, tuple[ServiceView, Backends]] = {}  # as computed last
-        self._group_ids: dict[tuple[Key, ServicePort], int] = {}
-        self._groups_taken: dict[int, tuple[Key, ServicePort]] = {}
+        self._group_ids: dict[_GroupName, int] = {}
+        self._groups_taken: dict[int, _GroupName] = {}
         self._stale: list[CtFlush] = []
         self.common.contribute(("Pipeline", "", ""), connectivity())
 
@@ -196,20 +200,23 @@ class Cluster:
         old, chosen_before = self._services.pop(key, (None, {}))
         if service is not None:
             self._services[key] = (service, chosen)
-        used = [port for port, endpoints in chosen.items() if endpoints]
-        for port in chosen_before:
-            if port not in used and (key, port) in self._group_ids:
-                del self._groups_taken[self._group_ids.pop((key, port))]
-        ids = {port: self._group_id(service, port) for port in used} if service else {}
+        used = {port: parts(endpoints) for port, endpoints in chosen.items() if endpoints}
+        for port, endpoints in chosen_before.items():
+            for part in range(used.get(port, 0), parts(endpoints)):
+                if (key, port, part) in self._group_ids:
+                    del self._groups_taken[self._group_ids.pop((key, port, part))]
+        ids: dict[ServicePort, list[int]] = {}
+        if service is not None:
+            ids = {port: [self._group_id(service, port, part) for part in range(n)] for port, n in used.items()}
         flows, groups = service_flows(service, chosen, ids) if service else ([], [])
         self.common.contribute(("Service", *key), flows, groups)
         self._stale += stale_connections(old, chosen_before, service, chosen)
 
-    def _group_id(self, service: ServiceView, port: ServicePort) -> int:
-        name = (service.key, port)
+    def _group_id(self, service: ServiceView, port: ServicePort, part: int) -> int:
+        name = (service.key, port, part)
         number = self._group_ids.get(name)
         if number is None:
-            number = group_wish(service, port)
+            number = group_wish(service, port, part)
             while number in self._groups_taken:
                 number = (number + 1) & 0x7FFFFFFF
             self._group_ids[name] = number

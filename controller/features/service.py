@@ -2,12 +2,16 @@
 
 A port without endpoints has no flow of its own: it falls, like ports that the Service does not have, to the flow of
 its virtual address, and is refused.
+
+A port with many endpoints has several groups, told apart by bits of the client's port. One group would not do: Open
+vSwitch spreads at most 256 buckets by the datapath's hash (beyond, each connection costs an upcall and a megaflow),
+evenly only with a few slots a bucket, and a group of some 500 buckets is larger than an OpenFlow message.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from zlib import crc32
@@ -17,7 +21,7 @@ from controller.openflow.actions import DROP, actions, goto, group
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.group import Bucket, Group, bucket
-from controller.openflow.match import IP, TCP, UDP, Protocol, match, nw_dst, tp_dst
+from controller.openflow.match import IP, TCP, UDP, Protocol, match, nw_dst, tp_dst, tp_src_bits
 from controller.openflow.wire import CtFlush
 from controller.pipeline import Feature, Table
 from controller.views import Endpoint, ServicePort, ServiceView, SliceView
@@ -28,6 +32,7 @@ __all__ = [
     "backends",
     "forget_installed",
     "group_wish",
+    "parts",
     "service_cidr_flows",
     "service_flows",
     "stale_connections",
@@ -40,6 +45,8 @@ _PROTOCOLS: Mapping[str, Protocol] = {"TCP": TCP, "UDP": UDP}
 _UDP_NUMBER = 17
 _REFUSED = Endpoint(IPv4Address(REJECT_IP), REJECT_PORT)
 _MAX_BUCKET = 0xFFFFFF00
+_GROUP_SIZE = 64  # endpoints in a group: 256 slots of the hash are then at least four a bucket
+_MAX_PARTS = 1 << 12  # 262,144 endpoints, more than a cluster has addresses for
 # Where a bucket holds its endpoint: behind the heads of bucket, ct and nat.
 _ENDPOINT_AT = 8 + 24 + 16
 _ENDPOINT = struct.Struct("!4sH")
@@ -59,13 +66,22 @@ def backends(service: ServiceView, slices: Iterable[SliceView]) -> Backends:
     return chosen
 
 
-def group_wish(service: ServiceView, port: ServicePort) -> int:
-    """The group number that a port should have: the same after a restart, unless another one has it."""
-    return crc32(f"{service.key}:{port.described}".encode()) & 0x7FFFFFFF
+def parts(endpoints: Sequence[Endpoint]) -> int:
+    """Into how many groups endpoints are divided: a power of two, as bits of the source port choose among them."""
+    count = 1
+    while count * _GROUP_SIZE < len(endpoints) and count < _MAX_PARTS:
+        count *= 2
+    return count
+
+
+def group_wish(service: ServiceView, port: ServicePort, part: int) -> int:
+    """The group number that a port's part should have: the same after a restart, unless another one has it."""
+    name = f"{service.key}:{port.described}" + (f"#{part}" if part else "")
+    return crc32(name.encode()) & 0x7FFFFFFF
 
 
 def service_flows(
-    service: ServiceView, chosen: Backends, group_ids: Mapping[ServicePort, int]
+    service: ServiceView, chosen: Backends, group_ids: Mapping[ServicePort, Sequence[int]]
 ) -> tuple[list[Flow], list[Group]]:
     """Flows and groups of one Service, for every node's bridge."""
     make = Owner(Feature.SERVICE, f"Service/{service.key}").flow
@@ -73,11 +89,13 @@ def service_flows(
     flows = [make(Table.SERVICE, 190, match(IP, address), actions(goto(Table.SERVICE_REJECT)))]
     groups = []
     for port, endpoints in chosen.items():
-        if endpoints:
-            protocol, number = _PROTOCOLS[port.protocol], group_ids[port]
-            wanted = match(*protocol, address, tp_dst(protocol, port.port))
+        protocol, numbers = _PROTOCOLS[port.protocol], group_ids.get(port, ())
+        for part, number in enumerate(numbers):
+            # The lowest bit is left out: Linux gives connections even ports.
+            bits = (tp_src_bits(protocol, part << 1, len(numbers) - 1 << 1),) if len(numbers) > 1 else ()
+            wanted = match(*protocol, address, *bits, tp_dst(protocol, port.port))
             flows.append(make(Table.SERVICE, 200, wanted, actions(group(number))))
-            groups.append(Group(number, _buckets(endpoints)))
+            groups.append(Group(number, _buckets(endpoints[part :: len(numbers)])))
     return flows, groups
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "nw_src",
     "reg",
     "tp_dst",
+    "tp_src_bits",
 ]
 
 
@@ -80,7 +81,9 @@ _ETH_TYPE = 0x80000A02
 _IP_PROTO = 0x80001401
 _IPV4_SRC = 0x80001604
 _IPV4_DST = 0x80001804
+_TCP_SRC = 0x80001B04  # masked
 _TCP_DST = 0x80001C02
+_UDP_SRC = 0x80001F04  # masked
 _UDP_DST = 0x80002002
 _ARP_OP = 0x80002A02
 _ARP_SPA = 0x80002C04
@@ -177,6 +180,14 @@ def tp_dst(protocol: Protocol, port: int) -> Field:
     """The destination port of TCP or UDP."""
     header = _TCP_DST if protocol is TCP else _UDP_DST
     return Field(8, _oxm(header, port.to_bytes(2, "big")), 16, f"tp_dst={port}")
+
+
+@cache
+def tp_src_bits(protocol: Protocol, value: int, mask: int) -> Field:
+    """Some bits of the source port of TCP or UDP."""
+    header = _TCP_SRC if protocol is TCP else _UDP_SRC
+    bits = value.to_bytes(2, "big") + mask.to_bytes(2, "big")
+    return Field(7, _oxm(header, bits), 15, f"tp_src={value:#x}/{mask:#x}")
 
 
 @cache

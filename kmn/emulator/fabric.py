@@ -199,7 +199,9 @@ class Fabric:
         here = self._routers[router]
         index = here.take(2)
         own = Veth(device(self._spec.name, "uplink", name), uplink.router_mac, index, alias=uplink.alias)
-        peer = Veth(port.name, uplink.port_mac, port.index, space.file)
+        # The device at the bridge has another MAC than its neighbours are told: with that one, the node's kernel would
+        # take packets for the node's own address before the bridge does, and reset connections it knows nothing of.
+        peer = Veth(port.name, None, port.index, space.file)
         self._attached[name] = _Attachment(router, own.name, tuple(networks))
         here.space.netlink.apply(
             [
