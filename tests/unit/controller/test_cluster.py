@@ -150,7 +150,7 @@ def test_many_endpoints_are_divided_among_groups_evenly() -> None:
     assert (sum(sizes), min(sizes), max(sizes)) == (1000, 62, 63)
     rules = [flow.rule for flow in cluster.common.flows.values() if "actions=group" in flow.rule]
     assert sorted(rule.split(" actions")[0] for rule in rules) == sorted(
-        f"table=28, priority=200,tcp,nw_dst=10.96.0.20,tp_src={part << 1:#x}/0x1e,tp_dst=80" for part in range(16)
+        f"priority=200,tcp,nw_dst=10.96.0.20,tp_src={part << 1:#x}/0x1e,tp_dst=80" for part in range(16)
     )
     cluster.apply("endpointslices", "MODIFIED", make.endpoints("web", addresses[:64], port))
     groups, flows, gone_flows, gone_groups = changes(cluster)
