@@ -15,6 +15,7 @@ from kmn.k8s.resources import ALL, PODS, Resource
 __all__ = [
     "AGGREGATED",
     "GIT_VERSION",
+    "OPENAPI_V2_ACCEPTED",
     "OPENAPI_V2_PROTOBUF",
     "aggregated",
     "api_group",
@@ -28,7 +29,9 @@ __all__ = [
 ]
 
 GIT_VERSION = "v1.33.0+kmn"
-OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+# What kubectl accepts, which is no valid media type ("@"), and what upstream answers for that reason.
+OPENAPI_V2_ACCEPTED = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]

@@ -47,7 +47,7 @@ def decode(data: bytes) -> Object:
         raise ApiError(400, Reason.BAD_REQUEST, "the body of the request is not Kubernetes protobuf: no magic number")
     try:
         envelope = _message(_UNKNOWN, data[len(_MAGIC) :])
-        api_version, kind = envelope["typeMeta"]["apiVersion"], envelope["typeMeta"]["kind"]
+        api_version, kind = envelope["apiVersion"], envelope["kind"]
         message = _message_of(api_version, kind)
         obj = _message(message, base64.b64decode(envelope.get("raw", "")))
     except (IndexError, KeyError, ValueError, TypeError) as error:

@@ -61,9 +61,17 @@ class ApiServer:
 
     async def stop(self) -> None:
         """End watches, finish requests, close sockets."""
-        for task in list(self._requests):
+        requests = list(self._requests)
+        for task in requests:
             task.cancel()
+        if requests:
+            await asyncio.wait(requests, timeout=_PATIENCE)
+        if self._runner.server is not None:
+            for connection in self._runner.server.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()  # do not wait for idle clients to say goodbye in TLS
         await self._runner.cleanup()
+        await asyncio.sleep(0)  # aborted transports close their sockets in the next turn of the loop
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         task = asyncio.current_task()
@@ -142,7 +150,7 @@ def _groups(request: web.Request, *, core: bool) -> web.Response:
 
 
 def _openapi_v2(request: web.Request) -> web.Response:
-    if discovery.OPENAPI_V2_PROTOBUF in request.headers.get("Accept", ""):
+    if discovery.OPENAPI_V2_ACCEPTED in request.headers.get("Accept", ""):
         body = discovery.openapi_v2_protobuf()
         return web.Response(body=body, headers={"Content-Type": discovery.OPENAPI_V2_PROTOBUF})
     return _json(discovery.openapi_v2())

@@ -7,6 +7,7 @@ import builtins
 import os
 import ssl
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,9 +265,15 @@ class Watch(Iterator[WatchEvent]):
         self._response = response
         self._events = self._read()
         self._closed = False
+        self._reading = threading.Lock()  # held while a thread waits for the next event
 
     def __next__(self) -> WatchEvent:
-        return next(self._events)
+        with self._reading:
+            try:
+                return next(self._events)
+            finally:
+                if self._closed:
+                    self._response.close()
 
     def __enter__(self) -> Watch:
         return self
@@ -281,6 +288,9 @@ class Watch(Iterator[WatchEvent]):
             self._response.shutdown()  # wakes the reader; closing alone would not
         except (OSError, ValueError, RuntimeError):
             pass  # already at its end
+        if self._reading.acquire(blocking=False):  # nobody else will
+            self._response.close()
+            self._reading.release()
 
     def _read(self) -> Iterator[WatchEvent]:
         rest = b""
