@@ -29,7 +29,7 @@ _CONNECTS = 200
 def main(*, quick: bool = False, json_file: Path | None = None) -> None:
     rows: list[Row] = []
     with Cluster(workload.cluster("bench", 3 if quick else _NODES)) as cluster:
-        cluster.apply([_pod("client"), _pod("server")])
+        cluster.apply(_pod("client"), _pod("server"))
         cluster.wait_ready()
         client = annotations(cluster.client.get(PODS, "default", "client"))[NETNS]
         server = cluster.client.get(PODS, "default", "server")["status"]["podIP"]

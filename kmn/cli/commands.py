@@ -186,13 +186,16 @@ def ovs(
 
 @app.command()
 def demo(
+    manifests: Annotated[
+        list[str] | None, typer.Option("--filename", "-f", help="An application of yours instead of the shop.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the cluster.")] = None,
     timeout: TimeoutOption = 120.0,
 ) -> None:
     """A shop on a cluster of several nodes, a guided tour of it, then the Mininet CLI."""
     from kmn.cli.demo import demo as run
 
-    raise typer.Exit(run(name, timeout))
+    raise typer.Exit(run(name, timeout, manifests or []))
 
 
 @app.command("test")
@@ -203,6 +206,19 @@ def selftest(
     from kmn.cli.selftest import run
 
     raise typer.Exit(run(pytest_args or []))
+
+
+@app.command()
+def bench(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME...", help="Measurements; none: what there is. -- --quick: small."),
+    ] = None,
+) -> None:
+    """Measure kmn beside its peers (stock Mininet, bare Open vSwitch, Linux bridge): tables with ratios."""
+    from kmn.cli.selftest import bench as run
+
+    raise typer.Exit(run(arguments or ["--help"]))
 
 
 @app.command()
