@@ -27,12 +27,12 @@ def main(*, quick: bool = False, json_file: Path | None = None) -> None:
         rows.append(Row(f"{size}: floor up", floor["up"], "s"))
         rows.append(Row(f"{size}: floor down", floor["down"], "s"))
         over = ours["up"] - floor["up"]
-        rows.append(
-            Row(f"{size}: kmn up, all ready", ours["up"], "s", f"floor + {over:.2f} s", ours["up"] / floor["up"])
-        )
+        ready = f"{size}: kmn up, all ready"
+        wanted = "floor + 3 s" if pods == 100 else ""
+        rows.append(Row(ready, ours["up"], "s", f"floor + {over:.2f} s", ours["up"] / floor["up"], wanted))
         rows.append(Row(f"{size}: kmn down", ours["down"], "s", "floor", ours["down"] / floor["down"]))
         total, least = ours["up"] + ours["down"], floor["up"] + floor["down"]
-        rows.append(Row(f"{size}: kmn up + down", total, "s", "floor", total / least, "≤ 2"))
+        rows.append(Row(f"{size}: kmn up + down", total, "s", "floor", total / least, "≤ 2" if pods > 100 else ""))
     stock = stock_mininet.run("bringup", pods, nodes)
     rows.append(Row(f"{size}: stock Mininet up", stock["up"], "s"))
     rows.append(Row(f"{size}: stock Mininet down", stock["down"], "s"))

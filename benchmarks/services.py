@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import workload
+from benchmarks.openflow import modifications_per_second
 from benchmarks.report import Row, show
 from kmn import Cluster
 from kmn.k8s.dataplane import DATAPLANE_NAME, NETNS
@@ -29,21 +30,21 @@ _CONNECTS = 200
 def main(*, quick: bool = False, json_file: Path | None = None) -> None:
     rows: list[Row] = []
     with Cluster(workload.cluster("bench", 3 if quick else _NODES)) as cluster:
-        cluster.apply(_pod("client"), _pod("server"))
+        cluster.apply(_pod("client"), *[_pod(f"server-{n}") for n in range(_ENDPOINTS)])
         cluster.wait_ready()
         client = annotations(cluster.client.get(PODS, "default", "client"))[NETNS]
-        server = cluster.client.get(PODS, "default", "server")["status"]["podIP"]
+        servers = [cluster.client.get(PODS, "default", f"server-{n}")["status"]["podIP"] for n in range(_ENDPOINTS)]
         made, first = 0, 0.0
         for total in (10, 100) if quick else (10, 1_000, 10_000):
             start = time.perf_counter()
             for index in range(made, total):
                 cluster.client.create(workload.selectorless_service(f"s{index}"))
-                cluster.client.create(workload.slice_of(f"s{index}", server, _ENDPOINTS))
+                cluster.client.create(workload.slice_of(f"s{index}", servers))
             _in_force(cluster)
             seconds = time.perf_counter() - start
             rows.append(Row(f"{total:,} Services: created and in force", (total - made) / seconds, "Services/s"))
             made = total
-            p50, p99 = _changes(cluster, server)
+            p50, p99 = _changes(cluster, servers)
             rows.append(Row(f"{total:,} Services: one endpoint changed, p50", p50 * 1e3, "ms"))
             rows.append(Row(f"{total:,} Services: one endpoint changed, p99", p99 * 1e3, "ms", wanted="< 50"))
             vip = cluster.client.get(SERVICES, "default", "s0")["spec"]["clusterIP"]
@@ -59,6 +60,8 @@ def main(*, quick: bool = False, json_file: Path | None = None) -> None:
                     "≤ 1.2",
                 )
             )
+        count, rate = modifications_per_second(cluster.client)
+        rows.append(Row(f"{count:,} flows and groups in one bundle, one switch", rate, "/s", wanted="≥ 100,000"))
     show(f"Services on {_NODES} nodes, {_ENDPOINTS} endpoints each", rows, json_file=json_file)
 
 
@@ -75,11 +78,11 @@ def _in_force(cluster: Cluster) -> None:
         time.sleep(0.002)
 
 
-def _changes(cluster: Cluster, server: str) -> tuple[float, float]:
+def _changes(cluster: Cluster, servers: list[str]) -> tuple[float, float]:
     """p50 and p99, in seconds, of one endpoint leaving and coming back, from request to confirmation."""
     samples = []
     for index in range(_CHANGES):
-        slice_ = workload.slice_of("s0", server, _ENDPOINTS - index % 2)
+        slice_ = workload.slice_of("s0", servers[: _ENDPOINTS - index % 2])
         start = time.perf_counter()
         version = int(cluster.client.update(slice_)["metadata"]["resourceVersion"])
         while int(cluster.client.get(DATAPLANES, "", DATAPLANE_NAME)["status"]["observed"]["endpointslices"]) < version:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
 from typing import Any
 
 __all__ = ["cluster", "deployment", "selectorless_service", "service", "slice_of"]
@@ -55,8 +54,8 @@ def selectorless_service(name: str) -> dict[str, Any]:
     }
 
 
-def slice_of(service_name: str, first: str, count: int) -> dict[str, Any]:
-    """An EndpointSlice of ``count`` endpoints: ``first``, which answers, on ports 80, and its neighbours' addresses."""
+def slice_of(service_name: str, addresses: list[str]) -> dict[str, Any]:
+    """An EndpointSlice of these addresses, port 80."""
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -66,11 +65,6 @@ def slice_of(service_name: str, first: str, count: int) -> dict[str, Any]:
             "labels": {"kubernetes.io/service-name": service_name},
         },
         "addressType": "IPv4",
-        "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in _addresses(first, count)],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],
         "ports": [{"name": "", "port": 80, "protocol": "TCP"}],
     }
-
-
-def _addresses(first: str, count: int) -> list[str]:
-    start = IPv4Address(first)
-    return [str(start + offset) for offset in range(count)]

@@ -50,6 +50,10 @@ class BareNetwork:
         _batch([f"netns del {name}" for name in (*self.nodes, *self.pods)])
         shutil.rmtree(self._dir)
 
+    def management(self, node: int) -> Path:
+        """Unix socket on which a node's bridge takes OpenFlow."""
+        return self._dir / str(node) / "br0.mgmt"
+
     def vsctl(self, node: int, *args: str) -> None:
         """``ovs-vsctl`` on one node's Open vSwitch."""
         subprocess.run(["ovs-vsctl", f"--db=unix:{self._dir}/{node}/db.sock", *args], check=True)
