@@ -29,15 +29,17 @@ class BridgeStatus(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Resource versions that are in force on every connected bridge, and the bridges."""
+    """Resource versions that are in force on every connected bridge, the bridges, and objects that are ignored."""
 
     observed: Mapping[str, str]
     nodes: tuple[BridgeStatus, ...]
+    problems: tuple[str, ...] = ()
 
     def status(self) -> dict[str, Any]:
         """The status of the DataPlane object."""
         observed = {resource: self.observed[resource] for resource in OBSERVED_RESOURCES if resource in self.observed}
-        return {"observed": observed, "nodes": [node._asdict() for node in self.nodes]}
+        status = {"observed": observed, "nodes": [node._asdict() for node in self.nodes]}
+        return {**status, "problems": list(self.problems)} if self.problems else status
 
 
 class Reporter:

@@ -348,7 +348,7 @@ class Synchronizer:
                     sum(len(scope.groups) for scope in scopes),
                 )
             )
-        report = Report(dict(self._in_force), tuple(statuses))
+        report = Report(dict(self._in_force), tuple(statuses), tuple(sorted(self.cluster.malformed.values())))
         if report != self._reported:
             self._reported = report
             self._on_report(report)

@@ -219,3 +219,18 @@ def test_report_is_sent_only_when_it_changed(bench: Bench) -> None:
     before = len(bench.reports)
     bench.step()
     assert len(bench.reports) == before
+
+
+def test_objects_that_are_ignored_are_reported_until_they_are_corrected(bench: Bench) -> None:
+    connected(bench)
+    service = make.service("web", "10.96.0.20", ("", "TCP", 80))
+    good = service["spec"]["clusterIP"]
+    for version, address in (("2", "10.96.0"), ("3", good)):
+        service = {**service, "spec": {**service["spec"], "clusterIP": address}}
+        service["metadata"] = {**service["metadata"], "resourceVersion": version}
+        bench.synchronizer.event("services", "MODIFIED", service)
+        bench.step()
+        if address != good:
+            (problem,) = bench.reports[-1].status()["problems"]
+            assert problem.startswith("Service default/web: spec.clusterIP: '10.96.0'")
+    assert "problems" not in bench.reports[-1].status()
