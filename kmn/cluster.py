@@ -6,6 +6,7 @@ import dataclasses
 import io
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -38,6 +39,8 @@ def spec_of(
     source: str | os.PathLike[str] | Mapping[str, Any] | ClusterSpec | None, name: str | None = None
 ) -> ClusterSpec:
     """The specification that a cluster file, a dictionary, or nothing (the default cluster) stands for."""
+    if name is not None:
+        _check_name(name)
     if source is None:
         return ClusterSpec.default(name or _DEFAULT_NAME)
     if isinstance(source, ClusterSpec):
@@ -46,10 +49,21 @@ def spec_of(
         spec = ClusterSpec.parse(dict(source), source="Cluster")
     else:
         spec = ClusterSpec.load(os.fspath(source))
-    if name is None or name == spec.name:
-        return spec
-    ClusterSpec.default(name)  # checks the name
-    return dataclasses.replace(spec, name=name)
+    return spec if name is None else dataclasses.replace(spec, name=name)
+
+
+def _check_name(name: str) -> None:
+    from kmn.cluster_file import ClusterFileError
+
+    try:
+        ClusterSpec.default(name)
+    except ClusterFileError as error:
+        raise UserError(f"cluster name: {error.errors[0].message}") from None
+
+
+def _print_warning(text: str) -> None:
+    """As kubectl prints the server's warnings."""
+    print(f"Warning: {text}", file=sys.stderr)
 
 
 def objects_of(manifests: Iterable[Manifest], namespace: str | None = None) -> list[Object]:
@@ -183,7 +197,7 @@ class Cluster:
         if self._client is None:
             from kmn.k8s.rest import RestClient
 
-            self._client = RestClient.from_kubeconfig(self.paths.kubeconfig)
+            self._client = RestClient.from_kubeconfig(self.paths.kubeconfig, on_warning=_print_warning)
         return self._client
 
     @property

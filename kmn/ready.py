@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kmn.errors import UserError
@@ -80,6 +80,7 @@ class Snapshot:
     lists: Mapping[str, Listing]  # by plural
     observed: Mapping[str, str] = field(default_factory=dict)  # DataPlane status.observed
     events: tuple[Object, ...] = ()
+    ignored: tuple[str, ...] = ()  # DataPlane status.problems
 
     def items(self, resource: Resource) -> list[Object]:
         return self.lists[resource.plural].items if resource.plural in self.lists else []
@@ -119,7 +120,7 @@ def problems(snapshot: Snapshot) -> list[Problem]:
         if not snapshot._in_force(plural):
             at, want = snapshot.observed.get(plural, "nothing"), snapshot.lists[plural].resource_version
             found.append(Problem(f"data plane: {plural}", "NotProgrammed", f"at version {at}, wanted {want}"))
-    return found
+    return found + [Problem("data plane", "Ignored", text) for text in snapshot.ignored]
 
 
 def wait_ready(
@@ -138,7 +139,7 @@ def wait_ready(
         took = time.monotonic() - at
         if at - begin > timeout:
             events = tuple(client.list(EVENTS).items)
-            raise NotReady(problems(Snapshot(snapshot.lists, snapshot.observed, events)), timeout)
+            raise NotReady(problems(replace(snapshot, events=events)), timeout)
         time.sleep(max(_SHORTEST_PAUSE, min(_PAUSE_RATIO * took, begin + timeout - time.monotonic())))
 
 
@@ -146,10 +147,10 @@ def _take(client: Client) -> Snapshot:
     """The small lists first: as long as they tell that something is missing, a large one is read for progress only."""
     lists = {resource.plural: client.list(resource) for resource in (*_WORKLOADS, *_OBSERVED.values())}
     try:
-        observed = (client.get(DATAPLANES, "", DATAPLANE_NAME).get("status") or {}).get("observed") or {}
+        status = client.get(DATAPLANES, "", DATAPLANE_NAME).get("status") or {}
     except NotFound:
-        observed = {}
-    return Snapshot(lists, observed)
+        status = {}
+    return Snapshot(lists, status.get("observed") or {}, ignored=tuple(status.get("problems") or ()))
 
 
 def _is_ready(obj: Object) -> bool:
@@ -186,6 +187,9 @@ def _pod_problem(pod: Object, warnings: Mapping[str, Object]) -> Problem:
         waiting = state.get("waiting") or {}
         if waiting.get("reason", "PodInitializing") not in ("ContainerCreating", "PodInitializing"):
             message = waiting.get("message") or detail or f"restarted {container.get('restartCount', 0)} times"
+            last = (container.get("lastState") or {}).get("terminated") or {}
+            if last.get("message"):
+                message = f"{last['message']} ({message})"
             return Problem(what, waiting["reason"], f"container {container['name']}: {message}")
         ended = state.get("terminated") or {}
         if ended and ended.get("exitCode"):

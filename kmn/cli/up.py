@@ -51,7 +51,7 @@ def bring_up(cluster: Cluster, *, detach: bool, timeout: float) -> bool:
     took = time.monotonic() - begin
     if missing:
         _print_problems(missing)
-        errors().print(f"[bold red]cluster {cluster.name} is not ready[/] after {took:.1f} s: {len(missing)} problems")
+        errors().print(f"[bold red]cluster {cluster.name} is not ready[/] after {took:.1f} s: {_count(missing)}")
         return False
     console().print(f"cluster [bold]{cluster.name}[/] is ready after {took:.1f} s")
     return True
@@ -100,6 +100,10 @@ def _print_problems(missing: list[Problem]) -> None:
     errors().print(table)
     if len(missing) > _SHOWN_PROBLEMS:
         errors().print(f"… and {len(missing) - _SHOWN_PROBLEMS} more")
+
+
+def _count(missing: list[Problem]) -> str:
+    return "1 problem" if len(missing) == 1 else f"{len(missing)} problems"
 
 
 def _say_how_to_go_on(cluster: Cluster, complete: bool) -> None:

@@ -34,9 +34,9 @@ def problems(spec: ClusterSpec) -> list[str]:
     """What keeps this cluster from being emulated on this machine; empty when nothing does."""
     if os.geteuid() != 0:
         return ["kmn needs root: it makes network namespaces and devices; run it with sudo"]
-    found = [f"{name}: not found; install the package openvswitch-switch" for name in _missing()]
-    if not ovs.SCHEMA.exists():
-        found.append(f"{ovs.SCHEMA}: not found; install the package openvswitch-switch")
+    missing = [*_missing(), *([] if ovs.SCHEMA.exists() else [str(ovs.SCHEMA)])]
+    remedy = "not found; install the package openvswitch-switch"
+    found = [f"Open vSwitch: {', '.join(missing)}: {remedy}"] if missing else []
     error = _in_scratch(lambda nl: nl.apply([_device()]))
     if error:
         return [*found, f"network namespaces and veth pairs: {error}; kmn needs CAP_SYS_ADMIN and CAP_NET_ADMIN"]

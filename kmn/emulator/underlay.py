@@ -91,7 +91,7 @@ class Underlay:
         """Refuse, before anything is touched, what this machine cannot do. Raises UnderlayError."""
         problems = features.problems(self._spec)
         if problems:
-            raise UnderlayError("; ".join(problems))
+            raise UnderlayError("\n".join(problems))
         self.datapath_type = features.datapath_type(self._spec.datapath)
 
     # --- fabric and edge ----------------------------------------------------------------------------------------------

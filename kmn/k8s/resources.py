@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from kmn.k8s.errors import ApiError, Reason
 
@@ -195,6 +196,8 @@ def by_kind(api_version: str, kind: str) -> Resource:
     if found is None:
         others = sorted({r.api_version for r in ALL if r.kind == kind})
         hint = f"; kmn serves {kind} as {' and '.join(others)}" if others else ""
+        if near := get_close_matches(kind, sorted({r.kind for r in ALL} - {kind}), n=1):
+            hint = hint or f', did you mean "{near[0]}"?'
         raise ApiError(404, Reason.NOT_FOUND, f'no matches for kind "{kind}" in version "{api_version}"{hint}')
     return found
 

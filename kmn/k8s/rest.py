@@ -36,6 +36,8 @@ _CONTENT_TYPES: dict[PatchType, str] = {
     "strategic": "application/strategic-merge-patch+json",
     "json": "application/json-patch+json",
 }
+# As kubectl asks: a field that the API does not know is an error, not a warning.
+_STRICT = {"fieldValidation": "Strict"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ def _inline(section: Mapping[str, Any], name: str, folder: Path) -> str | None:
 class RestClient:
     """Implements :class:`kmn.k8s.client.Client`; may be used by several threads at once.
 
-    ``on_warning`` is called with each warning that the server attaches to an answer.
+    Unknown fields in what is written are errors. ``on_warning`` is called with each warning that the server attaches to
+    an answer.
     """
 
     def __init__(self, credentials: Credentials, *, on_warning: Callable[[str], None] | None = None) -> None:
@@ -191,12 +194,12 @@ class RestClient:
     def create(self, obj: Object) -> Object:
         """Create and return the stored object."""
         path = resource_of(obj).path(_namespace(obj))
-        return self.request("POST", path, body=obj)  # type: ignore[no-any-return]
+        return self.request("POST", path, query=_STRICT, body=obj)  # type: ignore[no-any-return]
 
     def update(self, obj: Object, *, subresource: Literal["status"] | None = None) -> Object:
         """Replace an object, or its status."""
         path = resource_of(obj).path(_namespace(obj), obj["metadata"]["name"], subresource)
-        return self.request("PUT", path, body=obj)  # type: ignore[no-any-return]
+        return self.request("PUT", path, query=_STRICT, body=obj)  # type: ignore[no-any-return]
 
     def patch(
         self,
@@ -210,7 +213,8 @@ class RestClient:
     ) -> Object:
         """Change fields of the current object."""
         path = resource.path(namespace, name, subresource)
-        return self.request("PATCH", path, body=patch, content_type=_CONTENT_TYPES[patch_type])  # type: ignore[no-any-return]
+        content_type = _CONTENT_TYPES[patch_type]
+        return self.request("PATCH", path, query=_STRICT, body=patch, content_type=content_type)  # type: ignore[no-any-return]
 
     def delete(
         self,

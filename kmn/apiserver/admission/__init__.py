@@ -10,6 +10,7 @@ from kmn.apiserver.admission.defaults import set_defaults
 from kmn.apiserver.admission.schema import check_schema
 from kmn.apiserver.admission.services import ServiceAllocator, carry_over
 from kmn.apiserver.admission.validation import validate
+from kmn.apiserver.admission.warnings import warnings_of
 from kmn.apiserver.admission_api import Operation
 from kmn.cluster_spec import ClusterSpec
 from kmn.k8s.errors import FieldError, Invalid
@@ -52,6 +53,7 @@ class ClusterAdmission:
             errors = validate(resource, new, old)
             if errors:
                 raise Invalid(resource.kind, _name(new), errors)
+            warnings += warnings_of(new)
         if resource is SERVICES:
             self._services.allocate(new, old)
         return new, warnings

@@ -109,12 +109,18 @@ def _dynamic_filters(state: SchedulingState, wants: Wants) -> list[_Filter]:
 
 
 def _full(node: NodeState) -> str:
-    return "Too many pods" if node.capacity else "node(s) had no pod network (spec.podCIDR)"
+    """A node holds as many pods as its pod network has addresses: that is what users can change."""
+    if not node.capacity:
+        return "node(s) had no pod network (spec.podCIDR)"
+    return f"Too many pods (a node's podCIDR has addresses for {node.capacity})"
 
 
 def _ports_taken(node: NodeState, wants: Wants) -> str:
-    taken = any(count > 0 and port.conflicts(mine) for port, count in node.ports.items() for mine in wants.ports)
-    return "node(s) didn't have free ports for the requested pod ports" if taken else ""
+    taken = [mine for mine in wants.ports if any(count > 0 and mine.conflicts(p) for p, count in node.ports.items())]
+    if not taken:
+        return ""
+    ports = ", ".join(f"hostPort {port.protocol} {port.number}" for port in taken)
+    return f"node(s) didn't have free ports for the requested pod ports ({ports})"
 
 
 def _domains(state: SchedulingState, counts: Counter[str], key: str) -> Counter[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kmn.apiserver.admission import ClusterAdmission
+from kmn.apiserver.admission.warnings import warnings_of
 from kmn.cluster_spec import ClusterSpec
 from kmn.k8s.errors import Invalid
 from kmn.k8s.objects import Object, resource_of
@@ -346,3 +347,21 @@ def test_trusted_objects_are_defaulted_and_not_questioned() -> None:
     odd = pod(containers=[{"name": "A B"}], unknown=1)
     admitted, _ = ClusterAdmission(SPEC).admit("CREATE", resource_of(odd), odd, None, trusted=True)
     assert admitted["spec"]["restartPolicy"] == "Always"
+
+
+@pytest.mark.parametrize("kind", ["Pod", "Deployment", "CronJob"])
+def test_a_port_that_two_containers_declare_is_warned_of(kind: str) -> None:
+    containers = [{"name": n, "image": "i", "ports": [{"containerPort": 80, "protocol": "TCP"}]} for n in "ab"]
+    wrapped: Any = {"containers": containers}
+    path = "spec"
+    if kind != "Pod":
+        wrapped, path = {"template": {"spec": wrapped}}, "spec.template.spec"
+    if kind == "CronJob":
+        wrapped, path = {"jobTemplate": {"spec": wrapped}}, "spec.jobTemplate.spec.template.spec"
+    (warning,) = warnings_of({"kind": kind, "metadata": {"name": "web", "namespace": "default"}, "spec": wrapped})
+    assert warning == (
+        f"{kind} default/web: {path}.containers[1].ports[0]: TCP port 80 is given twice, here and in "
+        f"{path}.containers[0].ports[0]: only one can listen there"
+    )
+    containers[1]["ports"] = [{"containerPort": 80, "protocol": "UDP"}]
+    assert not warnings_of({"kind": kind, "metadata": {"name": "web"}, "spec": wrapped})

@@ -147,3 +147,17 @@ def test_progress_counts_pods_that_are_still_to_come() -> None:
     }
     snapshot = Snapshot({plural: Listing(items, "5") for plural, items in lists.items()}, OBSERVED)
     assert [(p.what, p.done, p.total) for p in snapshot.progress()][:2] == [("nodes", 1, 1), ("pods", 1, 3)]
+
+
+def test_a_restarted_container_tells_what_it_died_of() -> None:
+    died = {"terminated": {"exitCode": 1, "message": "listen tcp :80: bind: address already in use"}}
+    state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
+    statuses = [{"name": "c", "restartCount": 3, "state": state, "lastState": died}]
+    (problem,) = judge(pods=[pod(conditions=[ready(False)], containerStatuses=statuses)])
+    assert problem.message == "container c: listen tcp :80: bind: address already in use (back-off 10s)"
+
+
+def test_objects_that_the_data_plane_ignores() -> None:
+    listings = {plural: Listing([NODE] if plural == "nodes" else [], "5") for plural in OBSERVED}
+    (problem,) = problems(Snapshot(listings, OBSERVED, ignored=("Pod default/a: no address",)))
+    assert problem == Problem("data plane", "Ignored", "Pod default/a: no address")

@@ -74,7 +74,9 @@ def test_least_pods_then_order_of_appearance() -> None:
 def test_a_node_is_full_when_its_addresses_are_used() -> None:
     cluster = Cluster(n1={"cidr": "10.0.0.0/29"})
     assert [cluster.put() for _ in range(5)] == ["n1"] * 5
-    with pytest.raises(Unschedulable, match=r"^0/1 nodes are available: 1 Too many pods\.$"):
+    with pytest.raises(
+        Unschedulable, match=r"^0/1 nodes are available: 1 Too many pods \(a node's podCIDR has addresses for 5\)\.$"
+    ):
         cluster.put()
     assert cluster.put(hostNetwork=True) == "n1", "needs no address"
     with pytest.raises(Unschedulable, match=r"1 node\(s\) had no pod network \(spec\.podCIDR\)"):

@@ -23,7 +23,8 @@ class TestAsRoot:
     def test_open_vswitch_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "/nowhere")
         found = features.problems(SPEC)
-        assert "ovs-vswitchd: not found; install the package openvswitch-switch" in found
+        programs = "ovsdb-server, ovsdb-tool, ovs-vswitchd"
+        assert f"Open vSwitch: {programs}: not found; install the package openvswitch-switch" in found
 
     def test_the_schema_is_missing(self, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
         monkeypatch.setattr(ovs, "SCHEMA", ovs.SCHEMA.with_name("missing"))

@@ -1,0 +1,41 @@
+"""What the API server takes and warns of: it is valid, and hardly what its author wants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kmn.k8s.objects import Object, describe
+
+__all__ = ["warnings_of"]
+
+# Where the pods of a kind are described.
+_POD_SPECS = {
+    "Pod": ("spec",),
+    "CronJob": ("spec", "jobTemplate", "spec", "template", "spec"),
+    **dict.fromkeys(
+        ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController"),
+        ("spec", "template", "spec"),
+    ),
+}
+
+
+def warnings_of(obj: Object) -> list[str]:
+    """Warnings about a valid object."""
+    path = _POD_SPECS.get(obj["kind"], ())
+    spec: Any = obj if path else {}
+    for field in path:
+        spec = spec.get(field) or {}
+    return [f"{describe(obj)}: {text}" for text in _ports_given_twice(spec, ".".join(path))]
+
+
+def _ports_given_twice(spec: Object, path: str) -> Iterator[str]:
+    """All containers of a pod share its addresses, so only one of them can listen on a port."""
+    seen: dict[tuple[str, int], str] = {}
+    for index, container in enumerate(spec.get("containers") or ()):
+        for number, port in enumerate(container.get("ports") or ()):
+            at = f"{path}.containers[{index}].ports[{number}]"
+            key = (port.get("protocol", "TCP"), port["containerPort"])
+            first = seen.setdefault(key, at)
+            if first is not at:
+                yield f"{at}: {key[0]} port {key[1]} is given twice, here and in {first}: only one can listen there"
