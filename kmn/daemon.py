@@ -74,6 +74,7 @@ class Daemon:
         self.nodes = NodeManager(self.client, spec, self.paths, self.underlay, self.kernel)
         self.kubelet = Kubelet(self.client, spec, self.paths, self.underlay, self.kernel)
         self.api: ApiServer | None = None
+        self._children: list[Child] = []
         self._stops: list[Callable[[], Any]] = []
 
     async def start(self) -> None:
@@ -110,12 +111,16 @@ class Daemon:
         self.report.send("nodes")
 
     async def stop(self) -> None:
-        """Stop the parts in reverse order; errors are logged, the rest is stopped all the same."""
+        """Stop the parts in reverse order, then the child processes; errors are logged, the rest is stopped all the
+        same."""
+        for child in self._children:
+            child.release()  # the runtime, for one, ends by itself when the kubelet is gone
         for stop in reversed(self._stops):
             try:
                 await stop()
             except Exception:
                 log.exception("while stopping")
+        await asyncio.gather(*(child.stop() for child in self._children))
         if self.api is not None:
             await self.api.stop()
         # Open descriptors would keep the namespaces alive until this process is gone.
@@ -138,7 +143,7 @@ class Daemon:
         child = Child(
             name, [sys.executable, "-m", module, *args], log_file=self.paths.log / f"{name}.log", env=dict(os.environ)
         )
-        self._stops.append(child.stop)
+        self._children.append(child)
         return child
 
 

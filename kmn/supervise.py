@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -54,16 +55,22 @@ class Child:
         await self._spawn()
         self._task = asyncio.create_task(self._watch(), name=f"supervise-{self.name}")
 
-    async def stop(self) -> None:
-        """End it: SIGTERM, and SIGKILL for what does not listen."""
+    def release(self) -> None:
+        """Do not start it again when it ends."""
         self._wanted = False
         if self._task is not None:
             self._task.cancel()
+
+    async def stop(self) -> None:
+        """End it: SIGTERM, and SIGKILL for what does not listen."""
+        self.release()
+        if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
         process = self._process
         if process is None or process.returncode is not None:
             return
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):  # it ends at this moment
+            process.terminate()
         try:
             await asyncio.wait_for(process.wait(), _PATIENCE)
         except TimeoutError:
