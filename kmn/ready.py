@@ -81,6 +81,7 @@ class Snapshot:
     observed: Mapping[str, str] = field(default_factory=dict)  # DataPlane status.observed
     events: tuple[Object, ...] = ()
     ignored: tuple[str, ...] = ()  # DataPlane status.problems
+    disconnected: tuple[str, ...] = ()  # nodes and edges whose bridges the controller does not program now
 
     def items(self, resource: Resource) -> list[Object]:
         return self.lists[resource.plural].items if resource.plural in self.lists else []
@@ -120,6 +121,8 @@ def problems(snapshot: Snapshot) -> list[Problem]:
         if not snapshot._in_force(plural):
             at, want = snapshot.observed.get(plural, "nothing"), snapshot.lists[plural].resource_version
             found.append(Problem(f"data plane: {plural}", "NotProgrammed", f"at version {at}, wanted {want}"))
+    for name in snapshot.disconnected:
+        found.append(Problem(f"data plane: {name}", "NotConnected", "its bridge and the controller are not in step"))
     return found + [Problem("data plane", "Ignored", text) for text in snapshot.ignored]
 
 
@@ -150,7 +153,9 @@ def _take(client: Client) -> Snapshot:
         status = client.get(DATAPLANES, "", DATAPLANE_NAME).get("status") or {}
     except NotFound:
         status = {}
-    return Snapshot(lists, status.get("observed") or {}, ignored=tuple(status.get("problems") or ()))
+    disconnected = tuple(bridge["name"] for bridge in status.get("nodes") or () if not bridge["connected"])
+    ignored = tuple(status.get("problems") or ())
+    return Snapshot(lists, status.get("observed") or {}, ignored=ignored, disconnected=disconnected)
 
 
 def _is_ready(obj: Object) -> bool:

@@ -63,8 +63,10 @@ class Kubelet:
         self._links: dict[str, Link] = {node.name: node.pod_link for node in spec.nodes}
         self._workers: dict[str, PodWorker] = {}  # by uid
         self._nodes: dict[str, Object] = {}
-        self._observed = 0  # version of pods up to which the data plane has been programmed
+        self._observed = 0  # version of pods up to which the connected bridges have been programmed
+        self._bridges: frozenset[str] = frozenset()  # nodes whose bridge is connected
         self._gated: list[tuple[int, str]] = []  # heap of (version with the address, uid)
+        self._unconnected: list[str] = []  # uids of pods whose version is in force, though not on their own node
         self._dirty: dict[str, PodWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsubscribe: list[Callable[[], None]] = []
@@ -130,8 +132,10 @@ class Kubelet:
         version = int(pod["metadata"]["resourceVersion"])
         if version > self._observed:
             heapq.heappush(self._gated, (version, worker.uid))
-        else:
+        elif worker.host_network or worker.node in self._bridges:
             worker.in_force = True
+        else:
+            self._unconnected.append(worker.uid)
         if pod["metadata"].get("deletionTimestamp"):
             worker.observe(pod)
         worker.advance()
@@ -201,13 +205,19 @@ class Kubelet:
             self._workers[uid].update_ports()
 
     def _dataplane_event(self, event: WatchEvent) -> None:
-        observed = ((event.object.get("status") or {}).get("observed") or {}).get("pods") or "0"
-        self._observed = int(observed) if event.type != "DELETED" else 0
+        status = (event.object.get("status") or {}) if event.type != "DELETED" else {}
+        self._observed = int((status.get("observed") or {}).get("pods") or "0")
+        self._bridges = frozenset(bridge["name"] for bridge in status.get("nodes") or () if bridge.get("connected"))
+        waiting, self._unconnected = self._unconnected, []
         while self._gated and self._gated[0][0] <= self._observed:
-            worker = self._workers.get(heapq.heappop(self._gated)[1])
-            if worker is not None:
+            waiting.append(heapq.heappop(self._gated)[1])
+        for worker in (self._workers[uid] for uid in waiting if uid in self._workers):
+            if worker.host_network or worker.node in self._bridges:
                 worker.in_force = True
                 worker.advance()
+            else:
+                # A version counts as in force when all bridges that are connected have it. This one is not.
+                self._unconnected.append(worker.uid)
 
     # What the devices and the runtime say.
 

@@ -153,7 +153,8 @@ class PodLab:
     def in_force(self, version: int = 1 << 60) -> None:
         """Say, as the controller does, that the flows of all pods are there."""
         dataplane = self.client.get(DATAPLANES, "", "default")
-        self.client.update({**dataplane, "status": {"observed": {"pods": str(version)}}}, subresource="status")
+        status = {"observed": {"pods": str(version)}, "nodes": [{"name": NODE, "connected": True}]}
+        self.client.update({**dataplane, "status": status}, subresource="status")
 
     def pod(self, name: str, namespace: str = "default") -> Object:
         return self.client.get(PODS, namespace, name)

@@ -161,3 +161,9 @@ def test_objects_that_the_data_plane_ignores() -> None:
     listings = {plural: Listing([NODE] if plural == "nodes" else [], "5") for plural in OBSERVED}
     (problem,) = problems(Snapshot(listings, OBSERVED, ignored=("Pod default/a: no address",)))
     assert problem == Problem("data plane", "Ignored", "Pod default/a: no address")
+
+
+def test_bridges_that_are_not_programmed() -> None:
+    listings = {plural: Listing([NODE] if plural == "nodes" else [], "5") for plural in OBSERVED}
+    (problem,) = problems(Snapshot(listings, OBSERVED, disconnected=("n1",)))
+    assert (problem.what, problem.reason) == ("data plane: n1", "NotConnected")
