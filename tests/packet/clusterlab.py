@@ -1,0 +1,114 @@
+"""Whole clusters for tests: started, looked at, and checked for what they leave behind and complain about."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from traffic import Answer, Question, answered
+
+from kmn import Cluster
+from kmn.emulator.purge import clusters
+from kmn.k8s.objects import Object, condition, labels, name_of, namespace_of
+from kmn.k8s.resources import NODES, PODS, SERVICES
+from kmn.machine import Machine
+from kmn.naming import NETNS_DIR, netns_prefix
+
+
+@contextmanager
+def running(suffix: str, **spec: Any) -> Iterator[Cluster]:
+    """A cluster of three nodes and one outside host, whose logs hold no traceback in the end."""
+    name = f"hi{suffix}{os.getpid()}"
+    wanted = {"nodes": [{"count": 3}], "probes": {"initialDelay": "0s"}, **spec}
+    with Cluster({"apiVersion": "kmn.io/v1", "kind": "Cluster", "metadata": {"name": name}, "spec": wanted}) as cluster:
+        yield cluster
+        for file in sorted(cluster.paths.log.iterdir()):
+            text = file.read_text(errors="replace")
+            assert "Traceback" not in text, f"{file.name}:\n{text[text.index('Traceback') :][:4000]}"
+    assert name not in clusters()
+    assert not list(NETNS_DIR.glob(f"{netns_prefix(name)}*"))
+
+
+def make_namespace(cluster: Cluster, name: str) -> None:
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+
+def eventually(check: Callable[[], bool], what: str, timeout: float = 20) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + timeout
+    while not check():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """One port of a Service, and what stands behind it by the Service's selector (not by EndpointSlices)."""
+
+    namespace: str
+    name: str
+    address: str
+    port: int
+    protocol: str
+    pods: frozenset[str]
+    targets: frozenset[int]  # container ports
+
+
+class Census:
+    """Pods, nodes and Services of a cluster as the API tells them at one moment."""
+
+    def __init__(self, cluster: Cluster, *namespaces: str) -> None:
+        listed = [pod for name in namespaces or ("",) for pod in cluster.client.list(PODS, name or None).items]
+        self.objects = [pod for pod in listed if "deletionTimestamp" not in pod["metadata"]]
+        self.pods = [
+            cluster.pod(name_of(pod), namespace_of(pod))
+            for pod in self.objects
+            if not pod["spec"].get("hostNetwork")
+        ]  # fmt: skip
+        self.nodes = [cluster.node(name_of(node)) for node in cluster.client.list(NODES).items]
+        self._services = [s for name in namespaces or ("",) for s in cluster.client.list(SERVICES, name or None).items]
+
+    def named(self, prefix: str) -> list[Machine]:
+        """Pods whose names begin so."""
+        return [pod for pod in self.pods if pod.hostname.startswith(prefix)]
+
+    def service_ports(self) -> list[ServicePort]:
+        """Ports of all Services that have an address and a selector."""
+        return [
+            self._service_port(service, port)
+            for service in self._services
+            if service["spec"].get("selector") and service["spec"].get("clusterIP", "None") != "None"
+            for port in service["spec"]["ports"]
+        ]
+
+    def _service_port(self, service: Object, port: Object) -> ServicePort:
+        behind = {}
+        for pod in self.objects:
+            chosen = service["spec"]["selector"].items() <= labels(pod).items()
+            if chosen and namespace_of(pod) == namespace_of(service) and is_ready(pod):
+                behind[name_of(pod)] = _target(pod, port)
+        return ServicePort(
+            namespace_of(service), name_of(service), service["spec"]["clusterIP"], port["port"],
+            port.get("protocol", "TCP"), frozenset(behind), frozenset(behind.values()),
+        )  # fmt: skip
+
+
+def is_ready(pod: Object) -> bool:
+    ready = condition(pod, "Ready")
+    return ready is not None and ready["status"] == "True"
+
+
+def _target(pod: Object, port: Object) -> int:
+    target = port.get("targetPort", port["port"])
+    if isinstance(target, int):
+        return target
+    declared = (p for container in pod["spec"]["containers"] for p in container.get("ports") or ())
+    return next(int(p["containerPort"]) for p in declared if p.get("name") == target)
+
+
+def get(asker: Machine, host: str, port: int, protocol: str = "TCP") -> Answer:
+    return answered(Question(asker, host, port, protocol))
