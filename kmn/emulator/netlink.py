@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
@@ -52,13 +52,14 @@ _ACK_CAPPED, _ACK_TLVS = 0x100, 0x200
 
 # Attributes as linux/if_link.h, if_addr.h, rtnetlink.h and neighbour.h have them.
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GROUP = 1, 3, 4, 18, 20, 27
-_IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 28, 31, 32
+_IFLA_OPERSTATE, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 16, 28, 31, 32
 _INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_NOPREFIXROUTE = 1, 2, 8, 0x200
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH = 1, 4, 5, 7, 9
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NUD_PERMANENT = 0x80
 _IFF_UP = 0x1
+_OPER_UP = 6
 _RTNH_F_ONLINK = 4
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST = 0, 253, 254
 _TABLE_MAIN, _PROTOCOL_STATIC, _TYPE_UNICAST = 254, 4, 1
@@ -144,15 +145,16 @@ class Veth:
         return b"".join(parts)
 
 
-def veth_add(end: Veth, peer: Veth, mtu: int = 1500) -> Request:
-    """Create a pair, each end in its namespace from the first moment, and set ``end`` up.
+def veth_add(end: Veth, peer: Veth, mtu: int = 1500, *, up: bool = True) -> Request:
+    """Create a pair, each end in its namespace from the first moment, and set ``end`` up (unless ``up`` is False).
 
     The peer's index can be chosen only if that of ``end`` is. The kernel cannot set the peer up at once: that takes a
     :func:`link_up` in its namespace.
     """
     data = attribute(_INFO_DATA | _NESTED, attribute(_VETH_INFO_PEER | _NESTED, peer.encode(mtu, 0)))
     info = attribute(_IFLA_LINKINFO | _NESTED, _text(_INFO_KIND, "veth") + data)
-    return Request(_RTM_NEWLINK, CREATE | EXCLUSIVE, end.encode(mtu, _IFF_UP) + info, f"add device {end.name}")
+    flags = _IFF_UP if up else 0
+    return Request(_RTM_NEWLINK, CREATE | EXCLUSIVE, end.encode(mtu, flags) + info, f"add device {end.name}")
 
 
 def dummy_add(name: str, index: int, kind: str = "dummy") -> Request:
@@ -313,19 +315,29 @@ class Netlink:
 
     def devices(self) -> dict[str, int]:
         """Names and indices of all devices of the namespace."""
+        return {name: index for name, index, _ in self._links()}
+
+    def transmitting(self) -> set[str]:
+        """Names of devices that send. The kernel drops what a device is given between its getting a carrier and a
+        later moment of its own choosing, when it takes notice of that."""
+        return {name for name, _, state in self._links() if state == _OPER_UP}
+
+    def _links(self) -> Iterator[tuple[str, int, int]]:
+        """Name, index and operational state of all devices."""
         self._sequence += 1
         body = _LINK.pack(0, 0, 0, 0, 0)
         self._socket.send(
             _HEADER.pack(_HEADER.size + len(body), _RTM_GETLINK, _REQUEST | DUMP, self._sequence, 0) + body
         )
-        found: dict[str, int] = {}
-        while True:
+        done = False
+        while not done:
             for kind, _flags, _sequence, message in _messages(self._socket.recv(1 << 17)):
                 if kind == _NLMSG_DONE:
-                    return found
-                if kind == _RTM_NEWLINK:
-                    index = _LINK.unpack_from(message)[2]
-                    found[_attributes(message[_LINK.size :])[_IFLA_IFNAME].rstrip(b"\0").decode()] = index
+                    done = True
+                elif kind == _RTM_NEWLINK:
+                    found = _attributes(message[_LINK.size :])
+                    name = found[_IFLA_IFNAME].rstrip(b"\0").decode()
+                    yield name, _LINK.unpack_from(message)[2], found[_IFLA_OPERSTATE][0]
 
 
 def _messages(data: bytes) -> Iterable[tuple[int, int, int, bytes]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ _NODE_GATEWAY = IPv4Address("169.254.169.254")
 _ETH0 = 100  # index of eth0 in namespaces of nodes and pods
 _IFB = 101  # index of a pod's shaping device
 _DOOMED = 7  # device group of ports that go together
+_CARRIER_TIMEOUT = 10.0  # seconds
 
 _NODE_SYSCTLS = {
     "net/ipv4/ip_forward": "0",
@@ -122,6 +124,8 @@ class Underlay:
         plans = [plan for plan in plans if plan.name not in self._nodes]
         try:
             ovs.start_all([self._build_node(plan) for plan in plans])
+            for plan in plans:
+                self._await_sending(self._nodes[plan.name].space, {"eth0", "host", "uplink"})
         except (OSError, OvsdbError) as error:
             self.remove_nodes([plan.name for plan in plans])
             raise UnderlayError(str(error)) from error
@@ -215,9 +219,19 @@ class Underlay:
                     except OSError as error:
                         errors[pod.uid] = f"Pod {pod.name}: {error}"
                         self._forget_pod(pod)
-        self._raise_ports(made, errors)
         self._connect(made, errors)
+        for name, there in made.items():
+            self._await_sending(self._nodes[name].space, {self._port(pod) for pod in there if pod.uid not in errors})
         return errors
+
+    @staticmethod
+    def _await_sending(space: Space, devices: set[str]) -> None:
+        """Wait until devices send, so that no first packet is lost. As a rule they do by the time they are asked."""
+        deadline = time.monotonic() + _CARRIER_TIMEOUT
+        while missing := devices - space.netlink.transmitting():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{space.name}: {', '.join(sorted(missing))}: no carrier")
+            time.sleep(0.001)
 
     def _make_pod(self, pod: PodPort, node: _Node) -> None:
         """The calling thread ends up in the pod's namespace."""
@@ -228,18 +242,16 @@ class Underlay:
             # Left by an attempt that failed: nobody lists it as attached.
             netns.delete(pod.netns)
             netns.create(pod.netns)
+        port = Veth(self._port(pod), netns=node.space.file, alias=pod.name)
         with Netlink(pod.netns) as link:
-            link.apply(_pod_requests(pod, Veth(self._port(pod), netns=node.space.file, alias=pod.name)))
+            link.apply([netlink.veth_add(Veth("eth0", pod.mac, _ETH0), port, up=False)])
+            # The port first: the end that is set up last finds a carrier and sends at once, the other one some time
+            # later. That of the node is in reach to wait for.
+            node.space.netlink.apply([netlink.link_up(port.name)])
+            link.apply(_pod_requests(pod))
 
     def _port(self, pod: PodPort) -> str:
         return device(self._spec.name, "pod", pod.uid)
-
-    def _raise_ports(self, made: dict[str, list[PodPort]], errors: dict[str, str]) -> None:
-        for name, pods in made.items():
-            results = self._nodes[name].space.netlink.attempt(netlink.link_up(self._port(pod)) for pod in pods)
-            for pod, error in zip(pods, results, strict=True):
-                if error is not None:
-                    errors[pod.uid] = f"Pod {pod.name}: {error}"
 
     def _connect(self, made: dict[str, list[PodPort]], errors: dict[str, str]) -> None:
         """Put devices on the bridges: all nodes work at the same time."""
@@ -337,10 +349,10 @@ class Underlay:
         self._fabric.release()
 
 
-def _pod_requests(pod: PodPort, peer: Veth) -> list[Request]:
+def _pod_requests(pod: PodPort) -> list[Request]:
     return [
         netlink.link_up(LOOPBACK_INDEX),
-        netlink.veth_add(Veth("eth0", pod.mac, _ETH0), peer),
+        netlink.link_up(_ETH0),
         netlink.address_add(_ETH0, pod.address.ip, pod.address.network.prefixlen),
         netlink.route_add(_DEFAULT, [NextHop(_ETH0, pod.gateway)]),
         *shaping.egress(_ETH0, pod.link),

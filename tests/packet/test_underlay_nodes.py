@@ -88,7 +88,9 @@ def test_nodes_of_the_cluster_file_are_built_and_ready() -> None:
         assert notes[dataplane.NETNS] == "kmn.hdn.node.n1"
         assert notes[dataplane.OFPORT] == str(dataplane.HOST_OFPORT)
         assert notes[dataplane.MAC] in run("ip", "-n", notes[dataplane.NETNS], "link", "show", "eth0")
-        assert notes[dataplane.UPLINK_MAC] in run("ip", "-n", notes[dataplane.NETNS], "link", "show", "uplink")
+        # Not the device's own: the node's kernel must not take what the fabric sends to the bridge.
+        assert notes[dataplane.UPLINK_MAC] not in run("ip", "-n", notes[dataplane.NETNS], "link", "show")
+        assert notes[dataplane.UPLINK_MAC] in run("ip", "-n", "kmn.hdn.fabric", "neigh", "show", "172.18.0.2")
         assert notes[dataplane.UPLINK_NEXT_HOP_MAC] in run("ip", "-n", "kmn.hdn.fabric", "link")
         shown = run("env", f"OVS_RUNDIR={Paths('hdn').ovs('n1')}", "ovs-ofctl", "-O", "OpenFlow15", "show", "br0")
         assert f"dpid:{notes[dataplane.DATAPATH_ID]}" in shown
