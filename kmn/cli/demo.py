@@ -91,12 +91,12 @@ class _Tour:
             _say("The way out", f"host {host['name']} of the emulated internet sees the public address of the NAT")
             good &= _run(machine, ["curl", "-sS", "--max-time", "5", f"http://{host['ip']}/"])
         console().print("\n[bold]Your turn[/], here or in another terminal:")
-        for line in (
-            f"kmn exec {name_of(here)} -- bash",
-            f"kmn ovs {node} -- ofctl dump-flows br0",
-            "kmn get pods -o wide",
+        for command, rest in (
+            ("exec", f"-it {name_of(here)} -- bash"),
+            ("ovs", f"{node} -- ofctl dump-flows br0"),
+            ("get", "pods -o wide"),
         ):
-            console().print(f"  {line}")
+            console().print(f"  sudo ./kmn.sh {command} --name {self._cluster.name} {rest}", soft_wrap=True)
         return good
 
     def _inventory(self) -> None:
