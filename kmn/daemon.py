@@ -204,6 +204,8 @@ def main(argv: list[str] | None = None) -> int:
         code = asyncio.run(_run(spec, Report(args.report), args.lifeline))
     finally:
         purge(spec.name)
+        # Held until this process is gone; a lock on a file that is unlinked counts as free.
+        Paths(spec.name).lock.unlink(missing_ok=True)
     return code
 
 

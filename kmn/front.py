@@ -106,6 +106,7 @@ class ClusterProcess:
             self._close_lifeline()
             if self.alive():
                 self._process.terminate()
+                self._process.send_signal(signal.SIGCONT)  # a stopped process hears nothing else
                 try:
                     self._process.wait(_STOP_PATIENCE)
                 except subprocess.TimeoutExpired:
@@ -193,10 +194,7 @@ def start(spec: ClusterSpec, *, source: str = "", detach: bool = False) -> Clust
 
 def running() -> list[Running]:
     """The clusters that run (or are being started) on this machine, by name."""
-    if not naming.RUN_ROOT.is_dir():
-        return []
-    names = sorted(path.stem for path in naming.RUN_ROOT.glob("*.lock"))
-    found = (_state(name) for name in names if _locked(name))
+    found = (_state(name) for name in sorted(_lock_names()) if _locked(name))
     return [state for state in found if state is not None]
 
 
@@ -204,7 +202,7 @@ def leftovers() -> list[str]:
     """Names under which a crashed run left something: namespaces, processes, devices or files."""
     from kmn.emulator.purge import clusters
 
-    return sorted(name for name in clusters() if not _locked(name))
+    return sorted(name for name in {*clusters(), *_lock_names()} if not _locked(name))
 
 
 def select_cluster(name: str | None = None) -> Running:
@@ -273,8 +271,8 @@ def deferred_interrupts() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
-def _lock_path(name: str) -> Path:
-    return naming.RUN_ROOT / f"{name}.lock"
+def _lock_names() -> list[str]:
+    return [path.stem for path in naming.RUN_ROOT.glob("*.lock")]
 
 
 def _lock(name: str) -> int:
@@ -282,11 +280,11 @@ def _lock(name: str) -> int:
     naming.RUN_ROOT.mkdir(mode=0o755, parents=True, exist_ok=True)
     deadline = time.monotonic() + _LOCK_PATIENCE
     while True:
-        fd = os.open(_lock_path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(Paths(name).lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever ends a cluster unlinks the file while it holds the lock: a lock on an unlinked file is none.
-            if _same_file(fd, _lock_path(name)):
+            if _same_file(fd, Paths(name).lock):
                 return fd
             os.close(fd)
         except BlockingIOError:
@@ -298,7 +296,7 @@ def _lock(name: str) -> int:
 
 def _locked(name: str) -> bool:
     try:
-        fd = os.open(_lock_path(name), os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(Paths(name).lock, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
@@ -327,7 +325,7 @@ def _purge(name: str) -> None:
         return
     try:
         purge(name)
-        _lock_path(name).unlink(missing_ok=True)
+        Paths(name).lock.unlink(missing_ok=True)
     finally:
         os.close(lock)
 
@@ -366,6 +364,7 @@ def _end(state: Running) -> None:
         for ending, patience in ((signal.SIGTERM, _STOP_PATIENCE), (signal.SIGKILL, None)):
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process, ending)
+                signal.pidfd_send_signal(process, signal.SIGCONT)  # a stopped process hears nothing else
             if _readable(process, patience):
                 return
     finally:

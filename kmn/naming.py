@@ -77,6 +77,11 @@ class Paths:
         return self.root / "cluster.json"
 
     @property
+    def lock(self) -> Path:
+        """Beside the other files: it is there before them, and the last to go."""
+        return RUN_ROOT / f"{self.cluster}.lock"
+
+    @property
     def runtime_socket(self) -> Path:
         """Unix socket on which the container runtime serves the kubelet (the CRI's place)."""
         return self.root / "runtime.sock"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,6 +72,7 @@ class Child:
             return
         with contextlib.suppress(ProcessLookupError):  # it ends at this moment
             process.terminate()
+            process.send_signal(signal.SIGCONT)  # a stopped process hears nothing else
         try:
             await asyncio.wait_for(process.wait(), _PATIENCE)
         except TimeoutError:

@@ -25,6 +25,7 @@ __all__ = ["PurgeError", "Report", "clusters", "purge"]
 
 _ETC_NETNS = Path("/etc/netns")
 _PATIENCE = 30.0  # seconds for processes to die, and for the kernel to tear namespaces down
+_EXEC = 0.05  # seconds that processes may take to execute their programs
 _ROUNDS = 5  # a process may start others while it is being looked for
 
 
@@ -96,13 +97,38 @@ def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def _mark_of(pid: int) -> str:
-    """The cluster that a process says that it belongs to."""
+def _environment(pid: int) -> bytes:
+    """The environment of a process, empty if it has none or has ended."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            environment = file.read()
+            return file.read()
     except OSError:
-        return ""  # it has ended
+        return b""
+
+
+def _await_programs(pids: Iterable[int]) -> None:
+    """A process that is executing a program has no environment for an instant: wait until it shows who it is.
+
+    So short that it hardly matters, unless its parent has just been killed and nobody comes to look again.
+    """
+    deadline = time.monotonic() + _EXEC
+    for pid in pids:
+        while not _environment(pid) and _has_program(pid) and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+
+def _has_program(pid: int) -> bool:
+    """False for threads of the kernel, and for what has ended."""
+    try:
+        os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return False
+    return True
+
+
+def _mark_of(pid: int) -> str:
+    """The cluster that a process says that it belongs to."""
+    environment = _environment(pid)
     key = CLUSTER_VARIABLE.encode() + b"="
     start = 0 if environment.startswith(key) else environment.find(b"\0" + key) + 1
     if not environment.startswith(key, start):
@@ -131,8 +157,9 @@ def _victims(cluster: str, prefix: str) -> list[int]:
         except OSError:
             continue
     spared = _self_and_ancestors()
-    victims = [pid for pid in _pids() if pid not in spared]
-    return [pid for pid in victims if not _zombie(pid) and (_mark_of(pid) == cluster or _netns_of(pid) in inodes)]
+    candidates = [pid for pid in _pids() if pid not in spared]
+    _await_programs(candidates)
+    return [pid for pid in candidates if not _zombie(pid) and (_mark_of(pid) == cluster or _netns_of(pid) in inodes)]
 
 
 def _zombie(pid: int) -> bool:
