@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kmn.cluster_spec import ClusterSpec, OutsideHost
 from kmn.emulator import netlink, shaping
-from kmn.emulator.fabric import DEFAULT_ROUTE, Fabric, Uplink
+from kmn.emulator.fabric import DEFAULT_ROUTE, Fabric, Uplink, offload
 from kmn.emulator.netlink import NextHop, Veth
 from kmn.emulator.ovs import BridgePlan, Port, Switch
 from kmn.emulator.space import Space
@@ -97,10 +97,11 @@ class Edge:
         port = device(spec.name, "host", host.name)
         space = Space.create(host_netns(spec, host), _NO_KERNEL)
         try:
+            eth0 = Veth("eth0", mac_of(str(host.address)), _ETH0, offload=offload(spec))
             peer = Veth(port, netns=self.space.file, alias=f"host {host.name}")
             space.netlink.apply(
                 [
-                    netlink.veth_add(Veth("eth0", mac_of(str(host.address)), _ETH0), peer),
+                    netlink.veth_add(eth0, peer),
                     netlink.address_add(_ETH0, host.address, spec.internet_cidr.prefixlen, on_link=False),
                     netlink.neighbour_add(_ETH0, spec.edge_address, GATEWAY_MAC),
                     netlink.route_add(IPv4Network("0.0.0.0/0"), [NextHop(_ETH0, spec.edge_address)]),

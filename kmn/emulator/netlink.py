@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 LOOPBACK_INDEX = 1  # of `lo`, in every network namespace
+MTU = 1500  # of pods, nodes, bridges
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_NEWADDR = 16, 17, 18, 20
@@ -52,7 +53,7 @@ _ACK_CAPPED, _ACK_TLVS = 0x100, 0x200
 
 # Attributes as linux/if_link.h, if_addr.h, rtnetlink.h and neighbour.h have them.
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GROUP = 1, 3, 4, 18, 20, 27
-_IFLA_OPERSTATE, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 16, 28, 31, 32
+_IFLA_OPERSTATE, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES, _IFLA_GSO_MAX_SEGS = 16, 28, 31, 32, 40
 _INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_NOPREFIXROUTE = 1, 2, 8, 0x200
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH = 1, 4, 5, 7, 9
@@ -126,13 +127,15 @@ class Veth:
     index: int = 0
     netns: int | None = None  # open file of another namespace; None: that of the socket
     alias: str = ""
+    mtu: int = MTU
+    offload: bool = True  # send TCP in packets of up to 64 kB, to be cut into real ones on the way
 
-    def encode(self, mtu: int, flags: int) -> bytes:
+    def encode(self, flags: int) -> bytes:
         # One queue: veth has one a CPU by default, each with entries in sysfs that cost more than the device.
         parts = [
             _LINK.pack(0, 0, self.index, flags, flags),
             _text(_IFLA_IFNAME, self.name),
-            _u32(_IFLA_MTU, mtu),
+            _u32(_IFLA_MTU, self.mtu),
             _u32(_IFLA_NUM_TX_QUEUES, 1),
             _u32(_IFLA_NUM_RX_QUEUES, 1),
         ]
@@ -140,21 +143,23 @@ class Veth:
             parts.append(attribute(_IFLA_ADDRESS, mac_bytes(self.mac)))
         if self.alias:
             parts.append(attribute(_IFLA_IFALIAS, self.alias.encode()[:255]))
+        if not self.offload:
+            parts.append(_u32(_IFLA_GSO_MAX_SEGS, 1))
         if self.netns is not None:
             parts.append(_u32(_IFLA_NET_NS_FD, self.netns))
         return b"".join(parts)
 
 
-def veth_add(end: Veth, peer: Veth, mtu: int = 1500, *, up: bool = True) -> Request:
+def veth_add(end: Veth, peer: Veth, *, up: bool = True) -> Request:
     """Create a pair, each end in its namespace from the first moment, and set ``end`` up (unless ``up`` is False).
 
     The peer's index can be chosen only if that of ``end`` is. The kernel cannot set the peer up at once: that takes a
     :func:`link_up` in its namespace.
     """
-    data = attribute(_INFO_DATA | _NESTED, attribute(_VETH_INFO_PEER | _NESTED, peer.encode(mtu, 0)))
+    data = attribute(_INFO_DATA | _NESTED, attribute(_VETH_INFO_PEER | _NESTED, peer.encode(0)))
     info = attribute(_IFLA_LINKINFO | _NESTED, _text(_INFO_KIND, "veth") + data)
     flags = _IFF_UP if up else 0
-    return Request(_RTM_NEWLINK, CREATE | EXCLUSIVE, end.encode(mtu, flags) + info, f"add device {end.name}")
+    return Request(_RTM_NEWLINK, CREATE | EXCLUSIVE, end.encode(flags) + info, f"add device {end.name}")
 
 
 def dummy_add(name: str, index: int, kind: str = "dummy") -> Request:

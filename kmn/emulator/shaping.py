@@ -17,7 +17,7 @@ from kmn.cluster_spec import Link
 from kmn.emulator import netlink
 from kmn.emulator.netlink import CREATE, EXCLUSIVE, REPLACE, Request, attribute, request
 
-__all__ = ["egress", "ingress", "needs_netem"]
+__all__ = ["cuts", "egress", "ingress", "needs_netem"]
 
 _RTM_NEWQDISC, _RTM_NEWTFILTER = 36, 44
 _TC = struct.Struct("=BxxxiIII")  # family, device index, handle, parent, info
@@ -36,6 +36,7 @@ _QUEUE = 0.05  # seconds that a full queue holds
 _QUEUE_LEAST = 30_000  # bytes: twenty full packets
 _BURST = 0.0005  # seconds at full rate: timers fire at least this often
 _BURST_LEAST = 3_100  # bytes: two full packets
+_LARGEST_PACKET = 1 << 16  # bytes
 
 _U32_SELECTOR, _U32_ACTIONS, _U32_TERMINAL = 5, 7, 1
 _ACTION_KIND, _ACTION_OPTIONS, _MIRRED_PARMS = 1, 2, 2
@@ -46,6 +47,11 @@ _ALL_PROTOCOLS = 0x0300  # htons(ETH_P_ALL)
 def needs_netem(link: Link) -> bool:
     """Whether a link asks for more than bandwidth."""
     return any(value is not None for value in (link.delay, link.jitter, link.loss))
+
+
+def cuts(link: Link) -> bool:
+    """Whether segmentation-offload packets come out of the link as real ones."""
+    return link.bandwidth is not None and _burst(link.bandwidth) < _LARGEST_PACKET
 
 
 def egress(index: int, link: Link) -> list[Request]:
@@ -79,9 +85,13 @@ def _qdisc(index: int, handle: int, parent: int, kind: str, options: bytes) -> R
     return request(_RTM_NEWQDISC, CREATE | REPLACE, body, f"add queueing discipline {kind} on device {index}")
 
 
+def _burst(bandwidth: int) -> int:
+    return max(_BURST_LEAST, int(bandwidth // 8 * _BURST))
+
+
 def _tbf(bandwidth: int) -> bytes:
     rate = max(1, bandwidth // 8)
-    burst = max(_BURST_LEAST, int(rate * _BURST))
+    burst = _burst(bandwidth)
     queue = max(_QUEUE_LEAST, int(rate * _QUEUE))
     rate_spec = struct.pack("=BBHhHI", 0, _ETHERNET, 0, 0, 0, min(rate, 0xFFFFFFFF))
     parms = rate_spec + bytes(12) + struct.pack("=III", queue, 0, 0)

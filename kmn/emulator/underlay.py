@@ -18,7 +18,7 @@ from kmn import naming
 from kmn.cluster_spec import ClusterSpec
 from kmn.emulator import features, netlink, netns, ovs, shaping
 from kmn.emulator.edge import EDGE_NAME, Edge, datapath_id
-from kmn.emulator.fabric import Fabric, Uplink, node_networks
+from kmn.emulator.fabric import Fabric, Uplink, node_networks, offload
 from kmn.emulator.model import NodePlan, PodPort
 from kmn.emulator.netlink import LOOPBACK_INDEX, Netlink, NextHop, Request, Veth
 from kmn.emulator.ovs import BridgePlan, Port, Switch
@@ -84,6 +84,7 @@ class Underlay:
         self._spec = spec
         self._paths = paths
         self._fabric = Fabric(spec)
+        self._offload = offload(spec)
         self._edge: Edge | None = None
         self._nodes: dict[str, _Node] = {}
         self._template = paths.root / "empty.db"
@@ -138,10 +139,11 @@ class Underlay:
         switch = Switch(spec.name, plan.name, name, self._paths.ovs(plan.name), log, self._template)
         self._nodes[plan.name] = _Node(plan, space, switch)
         gateway = plan.pod_cidr[1]
+        eth0 = Veth("eth0", mac_of(str(plan.address)), _ETH0, offload=self._offload)
         space.netlink.apply(
             [
                 netlink.address_add(LOOPBACK_INDEX, IPv4Address(REJECT_IP)),
-                netlink.veth_add(Veth("eth0", mac_of(str(plan.address)), _ETH0), Veth("host", index=_ETH0 + 1)),
+                netlink.veth_add(eth0, Veth("host", index=_ETH0 + 1)),
                 netlink.link_up("host"),
                 netlink.address_add(_ETH0, plan.address),
                 netlink.address_add(_ETH0, gateway),
@@ -244,7 +246,7 @@ class Underlay:
             netns.create(pod.netns)
         port = Veth(self._port(pod), netns=node.space.file, alias=pod.name)
         with Netlink(pod.netns) as link:
-            link.apply([netlink.veth_add(Veth("eth0", pod.mac, _ETH0), port, up=False)])
+            link.apply([netlink.veth_add(Veth("eth0", pod.mac, _ETH0, offload=self._offload), port, up=False)])
             # The port first: the end that is set up last finds a carrier and sends at once, the other one some time
             # later. That of the node is in reach to wait for.
             node.space.netlink.apply([netlink.link_up(port.name)])
