@@ -160,7 +160,7 @@ def cli(
     """The Mininet CLI on a running cluster. Leaving it leaves the cluster running."""
     from kmn.cli.shell import attach
 
-    attach(name, command or [])
+    raise typer.Exit(attach(name, command or []))
 
 
 @app.command()

@@ -12,15 +12,16 @@ if TYPE_CHECKING:
 __all__ = ["attach", "interact"]
 
 
-def attach(name: str | None, commands: Sequence[str] = ()) -> None:
-    """``kmn cli``: on a running cluster, which stays. With ``commands``, these lines and no prompt."""
+def attach(name: str | None, commands: Sequence[str] = ()) -> int:
+    """``kmn cli``: on a running cluster, which stays. With ``commands``, these lines and no prompt; the exit code then
+    tells whether all could be done."""
     from kmn.cluster import Cluster
 
     with Cluster.attach(name) as cluster:
         if commands:
-            _run(cluster.net, commands)
-        else:
-            interact(cluster.net)
+            return _run(cluster.net, commands)
+        interact(cluster.net)
+    return 0
 
 
 def interact(net: ClusterNet) -> None:
@@ -37,7 +38,7 @@ def interact(net: ClusterNet) -> None:
     ClusterCLI(net)
 
 
-def _run(net: ClusterNet, commands: Sequence[str]) -> None:
+def _run(net: ClusterNet, commands: Sequence[str]) -> int:
     import os
     import tempfile
 
@@ -47,7 +48,7 @@ def _run(net: ClusterNet, commands: Sequence[str]) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".mininet") as script, open(os.devnull) as nothing:
         script.write("\n".join(commands) + "\n")
         script.flush()
-        ClusterCLI(net, stdin=nothing, script=script.name)
+        return 1 if ClusterCLI(net, stdin=nothing, script=script.name).failed else 0
 
 
 def _print_to_stdout() -> None:

@@ -4,19 +4,22 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import shutil
 import string
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterable
 from typing import IO, Any
 
 import mininet.cli
 from mininet.log import error, output
+from mininet.util import quietRun
 
+from kmn.cli.problems import describe
 from kmn.errors import UserError
-from kmn.k8s.errors import ApiError
 from kmn.mininet.net import ClusterNet
 from kmn.naming import Paths
 
@@ -24,6 +27,7 @@ __all__ = ["ClusterCLI"]
 
 # What `kubectl` can do here when the machine has none.
 _OWN_KUBECTL = ("get", "apply", "delete", "exec")
+_LOOK = 500  # milliseconds: how often to see whether a silent shell is still there
 
 
 class ClusterCLI(mininet.cli.CLI):  # type: ignore[misc]
@@ -33,13 +37,15 @@ class ClusterCLI(mininet.cli.CLI):  # type: ignore[misc]
     identchars = string.ascii_letters + string.digits + "_-."
     helpStr = (
         mininet.cli.CLI.helpStr
-        + "Hosts are the pods (web-1, or NAMESPACE.web-1), the nodes (n1) and the outside hosts (e1);\n"
+        + "Hosts are the pods (web-1, or NAMESPACE.web-1), the nodes (n1), the outside hosts (e1) and the\n"
+        "fabric's routers (fabric, leaf1);\n"
         "switches are the nodes' bridges (n1-br0). Services go by name:\n"
         "  mininet> client curl -s web\n"
     )
 
     def __init__(self, net: ClusterNet, stdin: IO[str] | None = None, script: str | None = None) -> None:
         self.net = net
+        self.failed = False  # whether a line could not be done
         stdin = stdin or sys.stdin
         self.prompt = f"{net.cluster}> " if stdin.isatty() else ""
         super().__init__(net, stdin=stdin, script=script)
@@ -61,15 +67,65 @@ class ClusterCLI(mininet.cli.CLI):  # type: ignore[misc]
             self.cmdloop()
 
     def onecmd(self, line: str) -> bool:
-        """One line. What goes wrong is said in a line, and the CLI goes on."""
+        """One line. Whatever goes wrong is said, and the CLI goes on; ``KMN_DEBUG=1`` shows where it came from."""
         try:
             self.net.refresh()
             return bool(super().onecmd(line))
-        except (UserError, ApiError) as problem:
-            error(f"*** {problem}\n")
-        except OSError as problem:
-            error(f"*** cluster {self.net.cluster}: {problem}\n")
+        except Exception as problem:
+            self.failed = True
+            if os.environ.get("KMN_DEBUG"):
+                error(traceback.format_exc())
+            message, hint = describe(problem)
+            error(f"*** {message}{f' ({hint})' if hint else ''}\n")
         return False
+
+    def default(self, line: str) -> None:
+        """``NAME COMMAND``: the command runs there."""
+        first, _args, line = self.parseline(line)
+        if first not in self.mn:
+            raise UserError(f"Unknown command: {line}", "`help` lists them; `nodes` lists what can run one")
+        super().default(line)
+
+    def waitForNode(self, node: Any) -> None:
+        """Show the output of a command until it ends, and give it the keys that are typed meanwhile."""
+        watched = select.poll()
+        watched.register(node.stdout, select.POLLIN)
+        keyboard = self.stdin.fileno() if self.isatty() else None  # the lines of a script are commands, not keys
+        if keyboard is not None:
+            watched.register(keyboard, select.POLLIN)
+            quietRun("stty -icanon min 1")  # by character, so that interactive programs work
+        while node.waiting:
+            try:
+                ready = dict(watched.poll(_LOOK))
+                if not ready and node.has_ended():
+                    break
+                if keyboard in ready:
+                    keys = os.read(keyboard, 1024)
+                    if not keys:
+                        watched.unregister(keyboard)
+                    node.write(keys.decode(errors="replace"))
+                if set(ready) - {keyboard}:
+                    output(node.monitor())
+            except KeyboardInterrupt:
+                node.sendInt()
+
+    def do_source(self, line: str) -> bool:
+        """Read commands from a file. Usage: source FILE"""
+        names = shlex.split(line)
+        if len(names) != 1:
+            raise UserError("source: wants one file", "source FILE")
+        with open(names[0]) as script:
+            return any(self.onecmd(self.precmd(each.rstrip("\n"))) for each in script)
+
+    def do_switch(self, line: str) -> None:
+        """Refused: the cluster runs its switches. Usage: switch NAME start|stop"""
+        names = line.split()
+        if len(names) != 2 or names[1] not in ("start", "stop"):
+            raise UserError("switch: wants a switch, and start or stop", "switch n1-br0 stop")
+        if names[0] not in self.mn or self.mn[names[0]] not in self.mn.switches:
+            known = ", ".join(switch.name for switch in self.mn.switches)
+            raise UserError(f"switch {names[0]}: no such switch", f"there are: {known}")
+        super().do_switch(line)
 
     def do_nodes(self, _line: str) -> None:
         """List all nodes of the network, and the cluster's nodes as Kubernetes sees them."""

@@ -8,13 +8,14 @@ command is sent.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mininet.link import Intf, Link
 from mininet.node import Host, Node, Switch
@@ -22,12 +23,14 @@ from mininet.node import Host, Node, Switch
 from kmn.errors import UserError
 from kmn.k8s.dataplane import BRIDGE
 from kmn.machine import Machine
-from kmn.naming import NETNS_DIR
+from kmn.naming import NETNS_DIR, Paths
 
-__all__ = ["BridgeSwitch", "MachineHost", "NodeHost", "OutsideHost", "PodHost", "ViewIntf", "ViewLink"]
+__all__ = ["BridgeSwitch", "MachineHost", "NodeHost", "OutsideHost", "PodHost", "RouterHost", "ViewIntf", "ViewLink"]
 
 _SHELL = ("bash", "--norc", "--noediting", "-is")  # as Mininet starts it: its protocol needs the prompt and no echo
 _PROMPT = "\x7f"  # what Mininet takes for the end of a command
+_MARK = "\x7fkmn\x7f"  # what our shells really print there: programs print a lone 0x7f now and then
+_REPLACEMENT = "\ufffd"
 _TERMINATE_PATIENCE = 1.0
 
 
@@ -61,16 +64,48 @@ class ViewIntf(Intf):  # type: ignore[misc]
 
     def ifconfig(self, *args: str) -> str:
         """``link a b up|down`` and ``isUp`` work on the device; kmn sets the addresses."""
-        if args in (("up",), ("down",)):
-            return self.cmd(f"ip link set {self.device} {args[0]}")  # type: ignore[no-any-return]
+        if args == ("down",):
+            return self._down()
+        if args == ("up",):
+            return self._up()
         if args:
             raise TypeError(f"{self.node.name} {self.name}: addresses are set by kmn, from the objects of the API")
         return self.cmd(f"ip addr show {self.device}")  # type: ignore[no-any-return]
 
     def status(self) -> str:
-        """``OK`` when the device is there."""
-        _out, _err, code = self.node.pexec(["ip", "link", "show", "dev", self.device])
-        return "MISSING" if code else "OK"
+        """``OK`` when packets can pass, ``DOWN`` when not, here or at the other end; ``MISSING`` without a device."""
+        out, _err, code = self.node.pexec(["ip", "-br", "link", "show", "dev", self.device])
+        return "MISSING" if code else "DOWN" if "DOWN" in out.split()[1] else "OK"
+
+    def _down(self) -> str:
+        """With a device that goes down Linux forgets its routes and neighbours: they are written down for :meth:`_up`.
+        (Routes with several next hops are not forgotten, and not listed here.)"""
+        if self._ip("-br", "link", "show", "dev", self.device, "up"):
+            on = f"dev {self.device}"
+            # `linkdown`: the other end is down already. It is shown, and not taken back.
+            routes = self._ip("route", "show", "dev", self.device).replace(" linkdown", "").splitlines()
+            known = self._ip("neigh", "show", "dev", self.device, "nud", "permanent").splitlines()
+            lines = [f"neigh replace {ip} lladdr {mac} nud permanent {on}" for ip, _, mac, *_ in map(str.split, known)]
+            lines += [f"route replace {route} {on}" for route in routes]
+            self._saved.parent.mkdir(exist_ok=True)
+            self._saved.write_text("".join(f"{line}\n" for line in lines))
+        return self._ip("link", "set", self.device, "down")
+
+    def _up(self) -> str:
+        problem = self._ip("link", "set", self.device, "up")
+        if not problem and self._saved.exists():
+            problem = self._ip("-batch", str(self._saved))
+            self._saved.unlink()
+        return problem
+
+    def _ip(self, *args: str) -> str:
+        done = self.node.machine.run(["ip", *args])
+        return done.stdout + done.stderr  # type: ignore[no-any-return]
+
+    @property
+    def _saved(self) -> Path:
+        """A file of the cluster: another view of it may be the one to bring the device up again."""
+        return Paths(self.node.machine.cluster).root / "down" / f"{self.node.machine.netns}.{self.device}"
 
     def delete(self) -> None:
         """Leave the view. The device is the cluster's."""
@@ -79,14 +114,23 @@ class ViewIntf(Intf):  # type: ignore[misc]
 
 
 class ViewLink(Link):  # type: ignore[misc]
-    """A veth pair that exists, between a host and its node's bridge."""
+    """A veth pair that exists: between a host and its node's bridge, between bridge and router, or two routers."""
 
     def __init__(self, intf1: ViewIntf, intf2: ViewIntf) -> None:
         self.intf1, self.intf2 = intf1, intf2
         intf1.link = intf2.link = self
 
+    def configure(self, status: str) -> str:
+        """``up`` or ``down``; what went wrong. As if the cable was pulled: at a bridge its end goes down, and the other
+        one, which has addresses and routes, sees no carrier. Between routers both ends go down, so both choose other
+        ways."""
+        ends = (self.intf1, self.intf2)
+        ports = [end for end in ends if isinstance(end.node, BridgeSwitch)]
+        return "".join(end.ifconfig(status) for end in ports or ends)
+
     def __str__(self) -> str:
-        return f"{self.intf1.node.name}-{self.intf1}<->{self.intf2}"
+        first = "" if self.intf1.name.startswith(f"{self.intf1.node.name}-") else f"{self.intf1.node.name}-"
+        return f"{first}{self.intf1}<->{self.intf2}"
 
     def delete(self) -> None:
         """Leave the view."""
@@ -100,6 +144,8 @@ class _Lazy(Node):  # type: ignore[misc]
 
     machine: Machine
     shell: subprocess.Popen[bytes] | None
+    _unread = ""  # what may be the first half of a prompt
+    _announces = False  # the command's output begins with a process number
     isSetup = True  # nothing to check: mnexec and ifconfig are not what makes these hosts
 
     def startShell(self, mnopts: str | None = None) -> None:
@@ -109,31 +155,52 @@ class _Lazy(Node):  # type: ignore[misc]
         if self.shell is None:
             if not (NETNS_DIR / self.machine.netns).exists():
                 raise UserError(f"{self.name}: its network namespace {self.machine.netns} is gone")
+            self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            self._unread = ""
             # Mininet's own startShell does the rest (terminal, prompt, polling) with our command line.
             super().startShell()
             os.close(self.slave)  # the shell's end is its own: when it closes, so does ours
 
     def read(self, size: int = 1024) -> str:
-        """What the shell printed. A shell that ended (``web-1 exit``) is a command that ended; the next starts anew."""
-        try:
-            return super().read(size)  # type: ignore[no-any-return]
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
+        """What the shell printed, with Mininet's prompt for ours: a program may print any byte. A shell that ended
+        (``web-1 exit``) is a command that ended; the next starts anew."""
+        shown = ""
+        while not shown:
+            try:
+                data = os.read(self.stdout.fileno(), size)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                self._forget_shell()
+                return self._unread + _PROMPT
+            shown, self._unread = _split(self._unread + self.decoder.decode(data))
+            if self.waiting:
+                break  # half a prompt, perhaps: there is time to wait for keys as well
+        return shown
+
+    def monitor(self, timeoutms: int | None = None, findPid: bool = True) -> str:
+        """Output of the running command. Only a command that announces a process is searched for its number."""
+        return super().monitor(timeoutms, findPid and self._announces)  # type: ignore[no-any-return]
+
+    def has_ended(self) -> bool:
+        """Whether the shell of a running command is no more; then the command counts as ended."""
+        if self.shell is not None and self.shell.poll() is not None:
             self._forget_shell()
-            return _PROMPT
+        return not self.waiting
 
     def _popen(self, cmd: list[str], **params: Any) -> subprocess.Popen[bytes]:
         """Everything that Mininet starts for a node comes through here; the shell is known by its first words."""
         if cmd[0] == "mnexec" and cmd[-1] == f"mininet:{self.name}":
             # -c close descriptors, -d new session: the shell's terminal is its own and Ctrl-C reaches its child.
-            prefix = ["mnexec", "-cd", *self.machine.argv(["env", f"PS1={_PROMPT}"])]
+            prefix = ["mnexec", "-cd", *self.machine.argv(["env", f"PS1={_MARK}"])]
             cmd = [*prefix, *_SHELL, f"mininet:{self.name}"]
         params.setdefault("env", self.machine.env())
         return subprocess.Popen(cmd, **params)
 
     def sendCmd(self, *args: Any, **kwargs: Any) -> Any:
         self._start()
+        words = args[0] if len(args) == 1 and isinstance(args[0], list) else args
+        self._announces = bool(kwargs.get("printPid")) or " ".join(map(str, words)).endswith("&")
         return super().sendCmd(*args, **kwargs)
 
     def cmd(self, *args: Any, **kwargs: Any) -> Any:
@@ -173,17 +240,32 @@ class _Lazy(Node):  # type: ignore[misc]
             self.shell.wait()
         self.shell, self.waiting = None, False
 
-    def stop(self, deleteIntfs: bool = False) -> None:
-        """Leave the view."""
-        self.terminate()
+    def stop(self, deleteIntfs: bool = False) -> NoReturn:
+        """Refused: this is a view."""
+        raise UserError(
+            f"stop {self.name}: this network is a view of cluster {self.machine.cluster}",
+            "terminate() ends its shell; `link` takes its link down; objects go with `kmn delete`",
+        )
+
+    def forget_ports(self) -> None:
+        """Before a new look at which ports there are."""
+        for known in (self.intfs, self.ports, self.nameToIntf):
+            known.clear()
 
 
-class MachineHost(_Lazy, Host):  # type: ignore[misc]
-    """A Mininet host in a namespace of the cluster, with its one interface ``eth0``."""
+class _Place(_Lazy, Host):  # type: ignore[misc]
+    """A Mininet host in a namespace of the cluster."""
 
     def __init__(self, name: str, machine: Machine) -> None:
         self.machine = machine
         Host.__init__(self, name)
+
+
+class MachineHost(_Place):
+    """A place with one interface, ``eth0``."""
+
+    def __init__(self, name: str, machine: Machine) -> None:
+        super().__init__(name, machine)
         ViewIntf("eth0", self, machine.ip, machine.mac)
 
 
@@ -199,6 +281,10 @@ class OutsideHost(MachineHost):
     """A host of the emulated internet."""
 
 
+class RouterHost(_Place):
+    """A router of the fabric. It has one address, whatever the interface."""
+
+
 class BridgeSwitch(_Lazy, Switch):  # type: ignore[misc]
     """A node's (or the edge's) Open vSwitch bridge. Commands run in its namespace, with its own Open vSwitch."""
 
@@ -211,13 +297,14 @@ class BridgeSwitch(_Lazy, Switch):  # type: ignore[misc]
         self.controlIntf = None
         Switch.__init__(self, name, dpid=dpid or "0")
 
-    def forget_ports(self) -> None:
-        """Before a new look at which ports there are."""
-        for known in (self.intfs, self.ports, self.nameToIntf):
-            known.clear()
+    def start(self, controllers: Any = ()) -> NoReturn:
+        """Refused: this is a view."""
+        raise UserError(f"start {self.name}: the cluster runs its bridges itself")
 
-    def start(self, controllers: Any = ()) -> None:
-        """The cluster starts and stops its switches: nothing to do."""
+    def stop(self, deleteIntfs: bool = False) -> NoReturn:
+        """Refused: this is a view."""
+        raise UserError(f"stop {self.name}: the cluster runs its bridges itself",
+                        "`link` takes its links down; to lose it, end its ovs-vswitchd")  # fmt: skip
 
     def ovs_argv(self, tool: str, *args: str) -> list[str]:
         """The command line of ``ofctl``, ``vsctl``, ``appctl`` or ``dpctl`` for this bridge's Open vSwitch."""
@@ -242,3 +329,11 @@ class BridgeSwitch(_Lazy, Switch):  # type: ignore[misc]
         return subprocess.run(
             self.ovs_argv(tool, *args), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         ).stdout
+
+
+def _split(text: str) -> tuple[str, str]:
+    """A shell's output as Mininet wants it, and what has to wait: the end, if it may be the first half of a prompt."""
+    *before, last = text.split(_MARK)
+    held = next((n for n in range(len(_MARK) - 1, 0, -1) if last.endswith(_MARK[:n])), 0)
+    shown = (*before, last[: len(last) - held])
+    return _PROMPT.join(part.replace(_PROMPT, _REPLACEMENT) for part in shown), last[len(last) - held :]

@@ -13,14 +13,35 @@ from itertools import chain
 from typing import Any, NoReturn
 
 import mininet.net
+from mininet.log import error
 
+from kmn.cluster_spec import ClusterSpec
+from kmn.emulator.fabric import router_address, router_netns
 from kmn.errors import UserError
 from kmn.k8s.client import Client
-from kmn.k8s.dataplane import DATAPATH_ID, DATAPLANE_NAME, FIRST_POD_OFPORT, HOST_OFPORT, MAC, NETNS, OFPORT
+from kmn.k8s.dataplane import (
+    DATAPATH_ID,
+    DATAPLANE_NAME,
+    FIRST_POD_OFPORT,
+    HOST_OFPORT,
+    MAC,
+    NETNS,
+    OFPORT,
+    UPLINK_OFPORT,
+)
 from kmn.k8s.objects import Key, Object, annotation, key_of, name_of, uid_of
-from kmn.k8s.resources import DATAPLANES, EDGES, NODES, PODS
+from kmn.k8s.resources import CLUSTERS, DATAPLANES, EDGES, NODES, PODS
 from kmn.machine import Machine, machine_of_node, outside_hosts
-from kmn.mininet.hosts import BridgeSwitch, MachineHost, NodeHost, OutsideHost, PodHost, ViewIntf, ViewLink
+from kmn.mininet.hosts import (
+    BridgeSwitch,
+    MachineHost,
+    NodeHost,
+    OutsideHost,
+    PodHost,
+    RouterHost,
+    ViewIntf,
+    ViewLink,
+)
 from kmn.mininet.iperf import iperf
 from kmn.naming import NETNS_DIR, Paths, device
 
@@ -30,6 +51,7 @@ BRIDGE_SUFFIX = "-br0"  # the bridge of node n1 is the switch n1-br0
 
 _EDGE = "edge"  # its bridge is the switch edge-br0
 _NODE_DEVICE = "host"  # the bridge's end of a node's own veth pair
+_UPLINK_DEVICE = "uplink"  # and of the link to the fabric
 _FINISHED = ("Succeeded", "Failed")
 
 
@@ -47,8 +69,8 @@ def pod_names(pods: Iterable[Key], taken: Iterable[str]) -> dict[Key, str]:
 class ClusterNet(mininet.net.Mininet):  # type: ignore[misc]
     """``net.get("web-1")`` is a pod, ``net["n1"]`` a node, ``net["e1"]`` an outside host, ``net["n1-br0"]`` a bridge.
 
-    ``hosts`` are the pods: what ``pingall`` and ``iperf`` work on. Nodes and outside hosts are in ``nodes`` and
-    ``outside``; iteration, ``net``, ``dump`` and names cover all of them.
+    ``hosts`` are the pods: what ``pingall`` and ``iperf`` work on. Nodes, outside hosts and the fabric's routers are in
+    ``nodes``, ``outside`` and ``routers``; iteration, ``net``, ``dump`` and names cover all of them.
     """
 
     def __init__(self, client: Client, cluster: str) -> None:
@@ -67,6 +89,8 @@ class ClusterNet(mininet.net.Mininet):  # type: ignore[misc]
         self.cluster = cluster
         self.nodes: list[NodeHost] = []
         self.outside: list[OutsideHost] = []
+        self.routers: list[RouterHost] = []
+        self._spec: ClusterSpec | None = None  # what the fabric is made from; it does not change
         self._versions: tuple[str, ...] = ()
         self._pods: dict[str, PodHost] = {}  # by uid
         self._machines: dict[str, MachineHost] = {}  # nodes and outside hosts, by namespace
@@ -82,8 +106,9 @@ class ClusterNet(mininet.net.Mininet):  # type: ignore[misc]
         pods = [p for p in self.client.list(PODS).items if _is_there(p, present)]
         self.links = []
         self._view_machines(nodes)
+        self._view_fabric(nodes)
         self._view_pods(pods)
-        fixed = {host.name: host for host in (*self.nodes, *self.outside, *self.switches)}
+        fixed = {host.name: host for host in (*self.routers, *self.nodes, *self.outside, *self.switches)}
         pod_hosts = {key_of(pod): self._pods[uid_of(pod)] for pod in pods}
         self.nameToNode = {f"{key.namespace}.{key.name}": host for key, host in pod_hosts.items()}
         for key, name in pod_names(pod_hosts, fixed).items():
@@ -97,12 +122,31 @@ class ClusterNet(mininet.net.Mininet):  # type: ignore[misc]
     def close(self) -> None:
         """End all shells of this view. The cluster goes on."""
         self.stopXterms()
-        for host in chain(self._pods.values(), self._machines.values(), self._bridges.values()):
+        for host in chain(self._pods.values(), self._machines.values(), self._bridges.values(), self.routers):
             host.terminate()
         self._pods, self._machines, self._bridges, self._versions = {}, {}, {}, ()
         self.hosts, self.nodes, self.outside, self.switches, self.links, self.nameToNode = [], [], [], [], [], {}
+        self.routers, self._spec = [], None
 
-    stop = close
+    def stop(self) -> NoReturn:
+        """Refused: the cluster is not the view's to stop."""
+        raise UserError(
+            f"stop: this network is a view of cluster {self.cluster}",
+            f"`kmn down {self.cluster}` or Cluster.stop ends the cluster; close() ends the view's shells",
+        )
+
+    def configLinkStatus(self, src: str, dst: str, status: str) -> None:
+        """``link SRC DST up|down``, on all links between the two."""
+        for name in (src, dst):
+            if name not in self.nameToNode:
+                raise UserError(f"link: {name}: not in this network", "`links` and `net` show what there is")
+        found = self.nameToNode[src].connectionsTo(self.nameToNode[dst])
+        if not found:
+            raise UserError(f"link: {src} and {dst} are not joined by a link", "`links` shows which there are")
+        for near, _far in found:
+            problem = near.link.configure(status)
+            if problem:
+                error(f"*** link {near.link} {status}: {problem}")
 
     def start(self) -> None:
         """The cluster runs already."""
@@ -130,11 +174,11 @@ class ClusterNet(mininet.net.Mininet):  # type: ignore[misc]
         self.terms = []
 
     def __iter__(self) -> Iterator[str]:
-        for host in chain(self.hosts, self.nodes, self.outside, self.switches):
+        for host in chain(self.hosts, self.nodes, self.outside, self.routers, self.switches):
             yield host.name
 
     def __len__(self) -> int:
-        return len(self.hosts) + len(self.nodes) + len(self.outside) + len(self.switches)
+        return len(self.hosts) + len(self.nodes) + len(self.outside) + len(self.routers) + len(self.switches)
 
     def addHost(self, name: str, *_args: Any, **_params: Any) -> NoReturn:
         raise self._refuse("addHost", name, "apply a Pod: `kmn apply -f` or Cluster.apply")
@@ -181,6 +225,45 @@ class ClusterNet(mininet.net.Mininet):  # type: ignore[misc]
         self.nodes = [host for host in wanted.values() if isinstance(host, NodeHost)]
         self.outside = [host for host in wanted.values() if isinstance(host, OutsideHost)]
         self.switches = list(bridges.values())
+
+    def _view_fabric(self, nodes: list[Object]) -> None:
+        """Routers, the links between them, and the uplinks of nodes and edge."""
+        if self._spec is None:
+            clusters = self.client.list(CLUSTERS).items
+            if not clusters:
+                return
+            self._spec = ClusterSpec.from_object(clusters[0])
+            self.routers = [self._router(self._spec, router) for router in self._spec.routers]
+        spec = self._spec
+        routers = dict(zip(spec.routers, self.routers, strict=True))
+        for each in self.routers:
+            each.forget_ports()
+        for number, link in enumerate(spec.fabric_links):
+            ends = (link.a, link.b), (link.b, link.a)
+            near, far = (self._port(routers[a], b, device(self.cluster, "fabric", str(number), a)) for a, b in ends)
+            self.links.append(ViewLink(near, far))
+        above = {node.name: node.router for node in spec.nodes}
+        uplinks = [(name, name, above[name]) for name in map(name_of, nodes) if name in above]
+        uplinks += [(_EDGE, f"{name_of(edge)}-edge", spec.edge_router) for edge in self.client.list(EDGES).items]
+        for name, attached, router in uplinks:
+            bridge = self._bridges[name]
+            lower = ViewIntf(f"{bridge.name}-port{UPLINK_OFPORT}", bridge, None, None, UPLINK_OFPORT, _UPLINK_DEVICE)
+            upper = self._port(routers[router], bridge.name, device(self.cluster, "uplink", attached))
+            self.links.append(ViewLink(lower, upper))
+
+    def _router(self, spec: ClusterSpec, name: str) -> RouterHost:
+        """The view of a router; it is called ``NAME-router`` where something else has its name."""
+        taken = {host.name for host in (*self.nodes, *self.outside)}
+        address = str(router_address(spec, name))
+        machine = Machine(self.cluster, "router", name, router_netns(spec, name), address, "")
+        return RouterHost(f"{name}-router" if name in taken else name, machine)
+
+    @staticmethod
+    def _port(router: RouterHost, to: str, device_name: str) -> ViewIntf:
+        """A router's interface, called by where it leads."""
+        name = f"{router.name}-{to}"
+        number = sum(each.name.startswith(name) for each in router.intfs.values())
+        return ViewIntf(f"{name}.{number}" if number else name, router, router.machine.ip, None, None, device_name)
 
     def _bridge(
         self, bridges: dict[str, BridgeSwitch], machine: Machine, dpid: str | None, run_name: str

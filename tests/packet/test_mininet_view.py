@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ from kmn.emulator.purge import purge
 from kmn.errors import UserError
 from kmn.k8s.resources import PODS
 from kmn.mininet import build
+from kmn.mininet.cli import ClusterCLI
 from kmn.mininet.net import ClusterNet
-from kmn.naming import netns
+from kmn.naming import Paths, netns
 
 pytestmark = pytest.mark.packet
 
@@ -196,3 +198,71 @@ def test_a_shell_that_ended_is_started_again(net: ClusterNet) -> None:
 
 def test_other_loggers_stay_what_they_were() -> None:
     assert logging.getLoggerClass() is logging.Logger
+
+
+def test_output_may_be_any_bytes(net: ClusterNet) -> None:
+    # Invalid UTF-8, the byte that Mininet takes for the prompt, and the one that it takes for a process number.
+    assert net["web-1"].cmd(r"printf 'a\377b\177c\001d\303'") == "a\ufffdb\ufffdc\x01d\ufffd"
+    assert net["web-1"].cmd("echo after").strip() == "after"
+
+
+def _commands(net: ClusterNet, tmp_path: Path, *lines: str) -> ClusterCLI:
+    script = tmp_path / "script"
+    script.write_text("\n".join(lines) + "\n")
+    with open(os.devnull) as nothing:
+        return ClusterCLI(net, stdin=nothing, script=str(script))
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the CLI printed."""
+    lines: list[str] = []
+    for name in ("output", "error"):
+        monkeypatch.setattr(f"kmn.mininet.cli.{name}", lambda *parts: lines.append("".join(map(str, parts))))
+    monkeypatch.setattr("mininet.cli.output", lambda *parts: lines.append("".join(map(str, parts))))
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("source /nowhere", "/nowhere: no such file"),
+        ("switch n1-br0 stop", "the cluster runs its bridges itself"),
+        ("switch s9 stop", "there are: n1-br0"),
+        ("link web-1 n9 down", "n9: not in this network"),
+        ("link web-1 n1 down", "not joined by a link"),
+        ("nonsense", "Unknown command: nonsense"),
+    ],
+)
+def test_a_command_that_fails_does_not_end_the_cli(
+    net: ClusterNet, tmp_path: Path, said: list[str], line: str, problem: str
+) -> None:
+    assert _commands(net, tmp_path, line, "web-1 echo alive").failed
+    assert any(problem in text for text in said), said
+    assert "alive\r\n" in said
+
+
+def test_a_shell_that_ends_ends_the_command(net: ClusterNet, tmp_path: Path, said: list[str]) -> None:
+    assert not _commands(net, tmp_path, "web-1 exit", "web-1 echo again").failed
+    assert "again\r\n" in said
+
+
+def test_stopping_the_cluster_through_the_view_is_refused(net: ClusterNet) -> None:
+    for stop in (net.stop, net["web-1"].stop, net["n1-br0"].stop, net["n1-br0"].start):
+        with pytest.raises(UserError, match="cluster"):
+            stop()
+
+
+def test_down_and_up_again_keeps_routes_and_neighbours(net: ClusterNet) -> None:
+    Paths(CLUSTER).root.mkdir(parents=True)
+    pod = net["web-1"]
+    pod.cmd("ip route add default via 10.244.0.1")
+    pod.cmd("ip route add 192.0.2.1 via 192.0.2.9 dev eth0 onlink")
+    pod.cmd("ip neigh add 192.0.2.9 lladdr 0a:00:00:00:00:09 dev eth0 nud permanent")
+    shown = "ip route; ip neigh show nud permanent"
+    before = pod.cmd(shown)
+    assert "192.0.2.9" in before
+    eth0 = pod.defaultIntf()
+    for status in ("down", "down", "up"):
+        assert not eth0.ifconfig(status)
+        assert (before == pod.cmd(shown)) == (status == "up")
