@@ -111,6 +111,11 @@ install_python() {
         die "$venv: $python -m venv failed; is the package python3-venv whole?"
     "$venv/bin/python" -m pip --quiet --disable-pip-version-check install --editable "$here$extras" >&2 ||
         die 'pip could not install the Python packages - is there a network? The lines above tell what it said.'
+    # The path as well as pip's import hook: with the hook alone, a folder called kmn beside a script (a clone, say)
+    # would be taken for the package.
+    for packages_dir in "$venv"/lib/python3*/site-packages; do
+        printf '%s\n' "$here" >"$packages_dir/kmn-checkout.pth"
+    done
     "$venv/bin/kmn" version >/dev/null || die "$venv: the kmn command does not run"
     printf '%s\n' "$fingerprint" >"$stamp$extras"
     rm -f -- "$incomplete"

@@ -141,7 +141,10 @@ class Daemon:
 
     def _child(self, name: str, module: str, *args: str) -> Child:
         child = Child(
-            name, [sys.executable, "-m", module, *args], log_file=self.paths.log / f"{name}.log", env=dict(os.environ)
+            name,
+            [sys.executable, "-P", "-m", module, *args],
+            log_file=self.paths.log / f"{name}.log",
+            env=dict(os.environ),
         )
         self._children.append(child)
         return child

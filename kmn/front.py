@@ -170,7 +170,7 @@ def start(spec: ClusterSpec, *, source: str = "", detach: bool = False) -> Clust
         log = (paths.log / "cluster.log").open("a+", errors="replace")
         report_read, report_write = os.pipe()
         undo.callback(os.close, report_write)
-        argv = [sys.executable, "-m", "kmn.daemon", "--spec", str(spec_file), "--report", str(report_write)]
+        argv = [sys.executable, "-P", "-m", "kmn.daemon", "--spec", str(spec_file), "--report", str(report_write)]
         pass_fds = [report_write, lock]
         lifeline: int | None = None
         if not detach:
@@ -183,7 +183,7 @@ def start(spec: ClusterSpec, *, source: str = "", detach: bool = False) -> Clust
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            cwd="/",  # `-m` puts the working directory first on the module path: not the user's
+            cwd="/",
             env={**os.environ, CLUSTER_VARIABLE: spec.name},
             pass_fds=pass_fds,
             start_new_session=True,
