@@ -94,8 +94,8 @@ CLUSTER_FILES = {
     "name that is no DNS label": (
         HEAD.replace(NAME, "Big_One"),
         (
-            "cluster.yaml: metadata.name: must be a DNS label (a-z, 0-9 and -, at most 40 characters, beginning and ending "
-            'with a letter or digit), is "Big_One"'
+            "cluster.yaml: metadata.name: must be a DNS label (a-z, 0-9 and -, at most 40 characters, beginning and "
+            'ending with a letter or digit), is "Big_One"'
         ),
     ),
     "manifest that is not there": (
@@ -167,8 +167,8 @@ MANIFESTS = {
     "bad name": (
         pod(CONTAINER, name="Client_1"),
         (
-            "Pod default/Client_1: metadata.name: must be at most 253 characters a-z, 0-9, - and ., beginning and ending "
-            'with a letter or digit (a DNS name such as "example.com"), is "Client_1"'
+            "Pod default/Client_1: metadata.name: must be at most 253 characters a-z, 0-9, - and ., beginning and "
+            'ending with a letter or digit (a DNS name such as "example.com"), is "Client_1"'
         ),
     ),
     "a port name twice": (
