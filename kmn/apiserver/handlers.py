@@ -60,6 +60,15 @@ def _dry_run(query: Any) -> bool:
     return bool(value)
 
 
+# What kubectl asks for and has to be had elsewhere for the time being.
+_STREAMS = {
+    "exec": "use `kmn exec POD -- COMMAND`",
+    "attach": "use `kmn exec -it POD -- COMMAND`",
+    "portforward": "use `kmn exec POD -- COMMAND` to reach a pod from inside the cluster",
+    "log": "emulated containers write no logs; `kmn exec POD -- COMMAND` runs a program in the pod's network",
+}
+
+
 class Handlers:
     """One method a verb. All raise ApiError; writes are those of a user, not trusted."""
 
@@ -110,6 +119,8 @@ class Handlers:
         elif resource is PODS and name in ("binding", "eviction"):
             if request.method == "POST":
                 return await self._post_to_pod(request, target)
+        elif resource is PODS and name in _STREAMS:
+            raise ApiError(404, Reason.NOT_FOUND, f"pods/{name} is not served yet: {_STREAMS[name]}")
         else:
             raise not_served(request.path)
         raise _method_not_allowed(request)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 from kmn.k8s.objects import Object, describe
 
@@ -20,13 +20,55 @@ _POD_SPECS = {
 }
 
 
+class _NoEffectYet(NamedTuple):
+    """A field that users expect something of, and that is stored only."""
+
+    kind: str
+    values: Callable[[Object], Iterable[Any]]  # of an object of this kind: what is there and does nothing
+    text: str  # {} is the value
+
+
+def _host_ports(obj: Object) -> Iterator[int]:
+    for container in _pod_spec(obj).get("containers") or ():
+        yield from (port["hostPort"] for port in container.get("ports") or () if port.get("hostPort"))
+
+
+def _field(name: str, *values: str) -> Callable[[Object], Iterable[Any]]:
+    return lambda obj: [value for value in values if (obj.get("spec") or {}).get(name) == value]
+
+
+# What is built goes from here.
+_NO_EFFECT_YET = (
+    _NoEffectYet("Service", _field("type", "NodePort", "LoadBalancer"), "spec.type: {}: only its ClusterIP works yet"),
+    _NoEffectYet("Service", _field("sessionAffinity", "ClientIP"), "spec.sessionAffinity: {}: has no effect yet"),
+    *(
+        _NoEffectYet(kind, _host_ports, "hostPort: {}: has no effect yet: the port is open at the pod's address only")
+        for kind in _POD_SPECS
+    ),
+    _NoEffectYet("NetworkPolicy", lambda _: [""], "has no effect yet: nothing is blocked{}"),
+    _NoEffectYet("Ingress", lambda _: [""], "has no effect yet: nothing serves it{}"),
+)
+
+
 def warnings_of(obj: Object) -> list[str]:
     """Warnings about a valid object."""
+    spec, path = _pod_spec(obj), ".".join(_POD_SPECS.get(obj["kind"], ()))
+    found = [*_ports_given_twice(spec, path), *_without_effect(obj)]
+    return [f"{describe(obj)}: {text}" for text in found]
+
+
+def _pod_spec(obj: Object) -> Any:
     path = _POD_SPECS.get(obj["kind"], ())
     spec: Any = obj if path else {}
     for field in path:
         spec = spec.get(field) or {}
-    return [f"{describe(obj)}: {text}" for text in _ports_given_twice(spec, ".".join(path))]
+    return spec
+
+
+def _without_effect(obj: Object) -> Iterator[str]:
+    for rule in _NO_EFFECT_YET:
+        if rule.kind == obj["kind"]:
+            yield from (rule.text.format(value) for value in rule.values(obj))
 
 
 def _ports_given_twice(spec: Object, path: str) -> Iterator[str]:

@@ -299,3 +299,12 @@ def test_reflector_keeps_up_through_the_end_of_a_watch(server: LiveServer, rest:
     mirror.wait(lambda: set(mirror.names) == {"a", "b"})
     assert mirror.lists == 1, "nothing was missed, so nothing is listed again"
     reflector.stop()
+
+
+@pytest.mark.parametrize("stream", ["exec", "attach", "portforward", "log"])
+def test_streams_of_pods_name_what_there_is_instead(server: LiveServer, stream: str) -> None:
+    answer = raw(server, "GET", f"/api/v1/namespaces/default/pods/web/{stream}")
+    assert answer.status == 404
+    told = orjson.loads(answer.data)["message"]
+    assert told.startswith(f"pods/{stream} is not served yet: ")
+    assert "kmn exec" in told
