@@ -67,9 +67,16 @@ class ClusterProcess:
     """A cluster that this process started. Owns the process, the report pipe and the lifeline."""
 
     def __init__(
-        self, name: str, process: subprocess.Popen[bytes], report: int, lifeline: int | None, log: IO[str]
+        self,
+        name: str,
+        process: subprocess.Popen[bytes],
+        report: int,
+        lifeline: int | None,
+        log: IO[str],
+        source: str = "",
     ) -> None:
         self.name = name
+        self.source = source  # the cluster file, if there is one
         self.paths = Paths(name)
         self._process = process
         self._report: int | None = report
@@ -95,7 +102,7 @@ class ClusterProcess:
                                 self._log_tail())  # fmt: skip
             event: Event = json.loads(line)
             if event["event"] == "error":
-                raise UserError(f"cluster {self.name}: {event['message']}")
+                raise UserError(_where(self.name, self.source, event["message"]))
             yield event
             if event["event"] == "nodes":
                 return
@@ -150,6 +157,14 @@ class ClusterProcess:
         return "\n".join(["the end of its log:", *self._log.read().splitlines()[-_LOG_TAIL:]])
 
 
+def _where(name: str, source: str, message: str) -> str:
+    """An error of the daemon with its place: the file, line by line, where it is about fields of the file."""
+    lines = message.splitlines()
+    if source and all(line.startswith("spec.") for line in lines):
+        return "\n".join(f"{os.path.relpath(source)}: {line}" for line in lines)
+    return f"cluster {name}: {message}"
+
+
 def start(spec: ClusterSpec, *, source: str = "", detach: bool = False) -> ClusterProcess:
     """Start the cluster's process; follow :meth:`ClusterProcess.events` to see it come up.
 
@@ -189,7 +204,7 @@ def start(spec: ClusterSpec, *, source: str = "", detach: bool = False) -> Clust
             start_new_session=True,
         )
         _write_state(paths, Running(spec.name, process.pid, time.time(), source, detach))
-        return ClusterProcess(spec.name, process, report_read, lifeline, log)
+        return ClusterProcess(spec.name, process, report_read, lifeline, log, source)
 
 
 def running() -> list[Running]:

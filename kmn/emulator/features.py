@@ -96,20 +96,25 @@ def _link_problems(spec: ClusterSpec) -> list[str]:
         netem = _in_scratch(lambda nl: nl.apply([_device(), *shaping.egress(_INDEX, _DELAY)]))
     if not tbf and any(link for _, link in links):
         ifb = _in_scratch(lambda nl: nl.apply([_device(), *shaping.ingress(_INDEX, _BANDWIDTH, "i", _INDEX + 2)]))
-    for field, link in links:
-        if tbf and link.bandwidth is not None:
-            found.append(f"{field}.bandwidth: the kernel cannot do it (sch_tbf: {tbf}); leave it out")
-        elif ifb and link:
-            found.append(
-                f"{field}: the kernel cannot do it (ifb, sch_ingress, cls_u32, act_mirred: {ifb}); leave it out"
-            )
-        for name in ("delay", "jitter", "loss"):
-            if netem and getattr(link, name) is not None:
-                found.append(
-                    f"{field}.{name}: this kernel cannot do it (sch_netem: {netem}); load the module sch_netem, use a "
-                    f"kernel that has it, or leave {name} out"
-                )
+    # One message for each thing that is missing, with all fields that need it.
+    if tbf:
+        fields = _given(links, "bandwidth")
+        found.append(f"{fields}: the kernel cannot do it (sch_tbf: {tbf}); leave it out")
+    elif ifb:
+        fields = ", ".join(field for field, _ in links)
+        found.append(f"{fields}: the kernel cannot do it (ifb, sch_ingress, cls_u32, act_mirred: {ifb}); leave it out")
+    if netem:
+        fields = _given(links, "delay", "jitter", "loss")
+        found.append(
+            f"{fields}: this kernel cannot do it (sch_netem: {netem}); load the module sch_netem, use a kernel that "
+            "has it, or leave it out"
+        )
     return found
+
+
+def _given(links: Iterable[tuple[str, Link]], *names: str) -> str:
+    """Those of the fields that the cluster file gives, by their paths."""
+    return ", ".join(f"{field}.{name}" for field, link in links for name in names if getattr(link, name) is not None)
 
 
 def _device() -> netlink.Request:

@@ -113,3 +113,11 @@ def test_importing_kmn_costs_nothing_and_knows_cluster() -> None:
     assert done.stdout.split() == ["False", "kmn.cluster"]
     with pytest.raises(AttributeError, match="Clutser"):
         _ = kmn.Clutser
+
+
+def test_errors_about_fields_name_the_cluster_file() -> None:
+    from kmn.front import _where
+
+    assert _where("demo", "", "spec.a: b") == "cluster demo: spec.a: b"
+    assert _where("demo", os.path.abspath("x.yaml"), "spec.a: b\nspec.c: d") == "x.yaml: spec.a: b\nx.yaml: spec.c: d"
+    assert _where("demo", "/x.yaml", "broken") == "cluster demo: broken"

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from kmn.cluster_spec import ClusterSpec, NodeSpec, OutsideHost
+from kmn.cluster_spec import ClusterSpec, Link, NodeSpec, OutsideHost
 from kmn.emulator import features, ovs
 
 SPEC = ClusterSpec("demo", (NodeSpec("n1", IPv4Address("172.18.0.2")),))
@@ -36,3 +36,14 @@ class TestAsRoot:
         found = " ".join(features.problems(spec))
         assert "spec.nodes[default].name" in found
         assert "spec.nodes[n2].address: 172.18.0.1 is that of router fabric" in found
+
+
+def test_a_missing_module_is_told_once_for_all_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "_in_scratch", lambda trial: "No such file or directory")
+    slow, slower = Link(delay=0.1, loss=1.0), Link(delay=0.2)
+    nodes = (NodeSpec("n1", IPv4Address("172.18.0.2"), uplink=slow, pod_link=slower),)
+    netem = [problem for problem in features._link_problems(ClusterSpec("demo", nodes)) if "sch_netem" in problem]
+    (problem,) = netem
+    assert problem.startswith(
+        "spec.nodes[n1].uplink.delay, spec.nodes[n1].uplink.loss, spec.nodes[n1].podLink.delay: this kernel cannot"
+    )
