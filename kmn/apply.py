@@ -64,11 +64,12 @@ def apply(client: Client, objects: Iterable[Object], namespace: str | None = Non
     """
     refused: list[str] = []
     for obj in objects:
-        placed = _placed(obj, namespace)
         try:
-            yield _apply_one(client, placed)
+            yield _apply_one(client, _placed(obj, namespace))
         except ApiError as error:
-            refused.append(_refusal(placed, error))
+            refused.append(_refusal(obj, error))
+        except UserError as error:
+            refused.append(str(error))
     if refused:
         raise UserError("\n".join(refused))
 
@@ -79,16 +80,18 @@ def delete(
     """Delete each object, the last one first. A missing object is an error after all others are gone."""
     refused: list[str] = []
     for obj in reversed(objects):
-        placed = _placed(obj, namespace)
-        resource = resource_of(placed)
         try:
+            placed = _placed(obj, namespace)
+            resource = resource_of(placed)
             client.delete(resource, placed["metadata"].get("namespace", ""), name_of(placed))
             yield Change(placed, "deleted")
         except NotFound as error:
             if not ignore_missing:
                 refused.append(error.message)
         except ApiError as error:
-            refused.append(_refusal(placed, error))
+            refused.append(_refusal(obj, error))
+        except UserError as error:
+            refused.append(str(error))
     if refused:
         raise UserError("\n".join(refused))
 

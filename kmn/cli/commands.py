@@ -29,6 +29,7 @@ FileOption = Annotated[
     list[str] | None,
     typer.Option("--filename", "-f", help="Manifest: file, folder, or - for standard input. Repeatable."),
 ]
+RecursiveOption = Annotated[bool, typer.Option("--recursive", "-R", help="Folders of -f with those below them.")]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds until everything has to be ready.", min=1)]
 
 
@@ -38,6 +39,7 @@ def up(
         str | None, typer.Argument(metavar="[CLUSTER.yaml]", help="Cluster file; without one: two nodes.")
     ] = None,
     filename: FileOption = None,
+    recursive: RecursiveOption = False,
     name: Annotated[str | None, typer.Option(help="Name of the cluster, instead of the file's.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running; kmn down ends it.")] = False,
     timeout: TimeoutOption = 120.0,
@@ -45,7 +47,7 @@ def up(
     """Bring a cluster up: with a progress display, then the Mininet CLI. Leaving that takes the cluster down."""
     from kmn.cli.up import up as run
 
-    raise typer.Exit(run(cluster_file, filename or [], name=name, detach=detach, timeout=timeout))
+    raise typer.Exit(run(cluster_file, filename or [], name=name, detach=detach, timeout=timeout, recursive=recursive))
 
 
 @app.command()
@@ -81,17 +83,23 @@ def list_(
 
 
 @app.command()
-def apply(filename: FileOption = None, name: NameOption = None, namespace: NamespaceOption = None) -> None:
+def apply(
+    filename: FileOption = None,
+    recursive: RecursiveOption = False,
+    name: NameOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
     """Create or update objects from manifests, as kubectl apply does."""
     from kmn.cli.manifests import apply_files
 
-    apply_files(filename or [], name, namespace)
+    apply_files(filename or [], name, namespace, recursive=recursive)
 
 
 @app.command()
 def delete(
     what: Annotated[list[str] | None, typer.Argument(metavar="[TYPE NAME…]", help="Or a type and names.")] = None,
     filename: FileOption = None,
+    recursive: RecursiveOption = False,
     name: NameOption = None,
     namespace: NamespaceOption = None,
     ignore_not_found: Annotated[bool, typer.Option("--ignore-not-found", help="Missing is as good as gone.")] = False,
@@ -100,7 +108,7 @@ def delete(
     from kmn.cli.manifests import delete_files, delete_named
 
     if filename:
-        delete_files(filename, name, namespace, ignore_missing=ignore_not_found)
+        delete_files(filename, name, namespace, recursive=recursive, ignore_missing=ignore_not_found)
     else:
         delete_named(what or [], name, namespace, ignore_missing=ignore_not_found)
 

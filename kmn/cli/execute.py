@@ -21,6 +21,7 @@ from kmn.ovstools import argv as ovs_argv
 __all__ = ["Request", "execute", "ovs"]
 
 _EDGE = "edge"  # what users call its switch
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,11 @@ def execute(request: Request, cluster_name: str | None) -> int:
         machine = cluster.find(request.target, request.namespace or "default")
         if request.container is not None:
             _check_container(cluster.client, machine, request.container)
-    if shutil.which(request.command[0]) is None:
-        raise UserError(f"{request.command[0]}: no such program on this machine", "pods run the machine's programs")
+    problem = _problem(request.command[0])
+    if problem is not None:
+        code, text = problem
+        print(f"kmn: {request.command[0]}: {text} in {machine} (pods run the machine's programs)", file=sys.stderr)
+        return code
     if request.tty and not sys.stdin.isatty():
         return _on_terminal(machine, request.command)
     if not request.stdin and not request.tty:
@@ -60,6 +64,15 @@ def ovs(node: str, command: Sequence[str], cluster_name: str | None) -> int:
         raise UserError(f"node {node}: not found", f"there are: {', '.join(directories)}")
     tool, *args = command
     return _become(ovs_argv(directories[node], tool, args), dict(os.environ))
+
+
+def _problem(program: str) -> tuple[int, str] | None:
+    """Why a program cannot be run, with the exit code that a shell has for it."""
+    if shutil.which(program) is not None:
+        return None
+    if shutil.which(program, os.F_OK) is not None or os.path.isdir(program):
+        return _NOT_EXECUTABLE, "not executable"
+    return _NOT_FOUND, "not found"
 
 
 def _become(argv: list[str], env: dict[str, str]) -> NoReturn:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from kmn.apply import apply, delete
+from kmn.apply import Change, apply, delete
 from kmn.cluster import Cluster
 from kmn.errors import UserError
 from kmn.k8s.objects import Object
@@ -14,29 +14,39 @@ from kmn.k8s.resources import by_word
 __all__ = ["apply_files", "delete_files", "delete_named", "read"]
 
 
-def read(files: Sequence[str], namespace: str | None = None) -> list[Object]:
+def read(
+    files: Sequence[str],
+    namespace: str | None = None,
+    *,
+    recursive: bool = False,
+    on_problem: Callable[[str], None] | None = None,
+) -> list[Object]:
     """The objects of ``-f`` files, folders and standard input (``-``); ``namespace`` is for those that name none."""
     from kmn.k8s.manifests import load
 
     if not files:
         raise UserError("no manifest given", "-f FILE, -f FOLDER or -f -")
-    return load(list(files), sys.stdin, namespace=namespace or "default")
+    if list(files).count("-") > 1:
+        raise UserError("-f -: standard input can be read only once")
+    return load(list(files), sys.stdin, recursive=recursive, namespace=namespace or "default", on_problem=on_problem)
 
 
-def apply_files(files: Sequence[str], cluster: str | None, namespace: str | None) -> None:
-    """``kmn apply -f``: a line an object, as kubectl prints it."""
-    objects = read(files, namespace)
+def apply_files(files: Sequence[str], cluster: str | None, namespace: str | None, *, recursive: bool = False) -> None:
+    """``kmn apply -f``: a line an object, as kubectl prints it. What cannot be used does not stop the rest."""
+    unread: list[str] = []
+    objects = read(files, namespace, recursive=recursive, on_problem=unread.append)
     with Cluster.attach(cluster) as running:
-        for change in apply(running.client, objects, namespace):
-            print(change, flush=True)
+        _carry_out(apply(running.client, objects, namespace), unread)
 
 
-def delete_files(files: Sequence[str], cluster: str | None, namespace: str | None, *, ignore_missing: bool) -> None:
+def delete_files(
+    files: Sequence[str], cluster: str | None, namespace: str | None, *, recursive: bool = False, ignore_missing: bool
+) -> None:
     """``kmn delete -f``."""
-    objects = read(files, namespace)
+    unread: list[str] = []
+    objects = read(files, namespace, recursive=recursive, on_problem=unread.append)
     with Cluster.attach(cluster) as running:
-        for change in delete(running.client, objects, namespace, ignore_missing=ignore_missing):
-            print(change, flush=True)
+        _carry_out(delete(running.client, objects, namespace, ignore_missing=ignore_missing), unread)
 
 
 def delete_named(words: Sequence[str], cluster: str | None, namespace: str | None, *, ignore_missing: bool) -> None:
@@ -45,8 +55,18 @@ def delete_named(words: Sequence[str], cluster: str | None, namespace: str | Non
     if not objects:
         raise UserError("nothing to delete was named", "-f FILE, or TYPE NAME, or TYPE/NAME")
     with Cluster.attach(cluster) as running:
-        for change in delete(running.client, objects, namespace, ignore_missing=ignore_missing):
+        _carry_out(delete(running.client, objects, namespace, ignore_missing=ignore_missing), [])
+
+
+def _carry_out(changes: Iterable[Change], problems: list[str]) -> None:
+    """Print what is done; then raise a UserError that tells all that could not be done, ``problems`` first."""
+    try:
+        for change in changes:
             print(change, flush=True)
+    except UserError as refused:
+        problems.append(str(refused))
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def pairs(words: Sequence[str]) -> list[tuple[str, str]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from kmn.cli.manifests import read
 from kmn.cli.terminal import console, errors
 from kmn.cluster import Cluster
 from kmn.ready import NotReady, Problem, Progress
@@ -17,9 +17,19 @@ __all__ = ["bring_up", "up"]
 _SHOWN_PROBLEMS = 30
 
 
-def up(cluster_file: str | None, manifests: Sequence[str], *, name: str | None, detach: bool, timeout: float) -> int:
+def up(
+    cluster_file: str | None,
+    manifests: Sequence[str],
+    *,
+    name: str | None,
+    detach: bool,
+    timeout: float,
+    recursive: bool = False,
+) -> int:
     """The exit code: 1 when something did not become ready."""
-    cluster = Cluster(cluster_file, name=name, manifests=_read_stdin(manifests), start_timeout=timeout)
+    # Read now: the Mininet CLI reads the terminal later, and nothing is started for manifests that cannot be used.
+    objects = read(manifests, recursive=recursive) if manifests else []
+    cluster = Cluster(cluster_file, name=name, manifests=objects, start_timeout=timeout)
     try:
         complete = bring_up(cluster, detach=detach, timeout=timeout)
         if detach:
@@ -55,15 +65,6 @@ def bring_up(cluster: Cluster, *, detach: bool, timeout: float) -> bool:
         return False
     console().print(f"cluster [bold]{cluster.name}[/] is ready after {took:.1f} s")
     return True
-
-
-def _read_stdin(manifests: Sequence[str]) -> list[str]:
-    """``-`` stands for what standard input holds now; the Mininet CLI reads the terminal later."""
-    if list(manifests).count("-") > 1:
-        from kmn.errors import UserError
-
-        raise UserError("-f -: standard input can be read only once")
-    return [sys.stdin.read() + "\n" if path == "-" else path for path in manifests]
 
 
 def _progress_of(event: dict[str, Any]) -> list[Progress]:

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from kmn.k8s.errors import ApiError
 from kmn.k8s.objects import Object, describe
-from kmn.k8s.resources import Resource, by_kind
+from kmn.k8s.resources import CLUSTERS, Resource, by_kind
 from kmn.k8s.schema import in_words
 from kmn.k8s.yaml import YamlError, parse_documents
 
@@ -58,9 +58,10 @@ def load(
     recursive: bool = False,
     namespace: str | None = None,
     warn: Callable[[str], None] | None = None,
+    on_problem: Callable[[str], None] | None = None,
 ) -> list[Object]:
     """The objects of all sources, in order. See :func:`load_manifests`."""
-    found = load_manifests(sources, stdin, recursive=recursive, namespace=namespace, warn=warn)
+    found = load_manifests(sources, stdin, recursive=recursive, namespace=namespace, warn=warn, on_problem=on_problem)
     return [manifest.object for manifest in found]
 
 
@@ -71,18 +72,24 @@ def load_manifests(
     recursive: bool = False,
     namespace: str | None = None,
     warn: Callable[[str], None] | None = None,
+    on_problem: Callable[[str], None] | None = None,
 ) -> list[Manifest]:
     """The objects of files, directories and (``-``) stdin, in order, each with its place.
 
     Objects of namespaced kinds that name no namespace get ``namespace``, unless it is None: then whoever applies them
-    decides. All problems are collected; raises :class:`ManifestError`. ``warn`` is told of what is left out
+    decides. All problems are collected; raises :class:`ManifestError`, unless ``on_problem`` is there to be told each:
+    then what can be used is returned. ``warn`` is told of what is left out
     (kustomizations in directories).
     """
     reader = _Reader(namespace, warn or _print_warning)
     for source in sources:
         for name, text in reader.texts(source, stdin, recursive):
             reader.read(name, text)
-    return reader.result()
+    if on_problem is None:
+        return reader.result()
+    for problem in reader.problems:
+        on_problem(problem)
+    return reader.found
 
 
 def parse(text: str, source: str = "text") -> list[Object]:
@@ -167,6 +174,8 @@ class _Reader:
                 resource = by_kind(value["apiVersion"], value["kind"])
             except ApiError as error:
                 problem = error.message
+        if resource is CLUSTERS:
+            problem = f"this is a cluster file: `kmn up {at.source}`, without -f"
         if problem or resource is None:
             self.problems.append(f"{at.place}{item}: {problem}")
             return
@@ -184,6 +193,7 @@ class _Reader:
             first = self._seen.setdefault(key, manifest)
             if first is not manifest:
                 self.problems.append(f"{at.place}{item}: {describe(value)} is there twice, first in {first.place}")
+                return
         self.found.append(manifest)
 
 

@@ -103,3 +103,18 @@ def test_the_same_name_in_two_namespaces_or_kinds_is_no_duplicate() -> None:
     other = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: b}\n---\napiVersion: v1\nkind: Service\n"
     assert len(parse(POD % "a" + other + "metadata: {name: a}\n")) == 3
     assert "twice" in refusal(POD % "a" + "---\napiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: default}\n")
+
+
+def test_what_can_be_used_when_problems_are_told_one_by_one() -> None:
+    told: list[str] = []
+    text = POD % "a" + "---\napiVersion: example.com/v1\nkind: Odd\nmetadata: {name: x}\n---\n" + POD % "b"
+    found = load(["-"], io.StringIO(text), on_problem=told.append)
+    assert [obj["metadata"]["name"] for obj in found] == ["a", "b"]
+    (problem,) = told
+    assert problem.startswith("stdin: document 2")
+    assert "Odd" in problem
+
+
+def test_a_cluster_file_is_no_manifest() -> None:
+    told = refusal("apiVersion: kmn.io/v1\nkind: Cluster\nmetadata: {name: demo}\n")
+    assert told == "x.yaml: document 1 (line 1): this is a cluster file: `kmn up x.yaml`, without -f"
