@@ -1,5 +1,8 @@
 """ClusterIP Services: virtual address and port to the endpoints, alike on all nodes.
 
+A "connection" over UDP that begins with a datagram in fragments is recognised where the Service has one UDP port, and
+refused where it has several: fragments show no ports. Once there is a connection, its fragments are known.
+
 A port without endpoints has no flow of its own: it falls, like ports that the Service does not have, to the flow of
 its virtual address, and is refused.
 
@@ -21,7 +24,7 @@ from controller.openflow.actions import DROP, actions, goto, group
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.group import Bucket, Group, bucket
-from controller.openflow.match import IP, TCP, UDP, Protocol, match, nw_dst, tp_dst, tp_src_bits
+from controller.openflow.match import FRAGMENT, IP, TCP, UDP, Protocol, match, nw_dst, tp_dst, tp_src_bits
 from controller.openflow.wire import CtFlush
 from controller.pipeline import Feature, Table
 from controller.views import Endpoint, ServicePort, ServiceView, SliceView
@@ -96,6 +99,10 @@ def service_flows(
             wanted = match(*protocol, address, *bits, tp_dst(protocol, port.port))
             flows.append(make(Table.SERVICE, 200, wanted, actions(group(number))))
             groups.append(Group(number, _buckets(endpoints[part :: len(numbers)])))
+    udp = [port for port in chosen if port.protocol == "UDP"]
+    if len(udp) == 1 and group_ids.get(udp[0]):
+        # A connection that begins with a datagram in fragments, whose port nobody sees: it can only be this one.
+        flows.append(make(Table.SERVICE, 195, match(*UDP, address, FRAGMENT), actions(group(group_ids[udp[0]][0]))))
     return flows, groups
 
 

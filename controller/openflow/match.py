@@ -14,6 +14,7 @@ from typing import NamedTuple
 __all__ = [
     "ARP",
     "ARP_REQUEST",
+    "FRAGMENT",
     "ICMP",
     "IP",
     "TCP",
@@ -90,6 +91,7 @@ _ARP_SPA = 0x80002C04
 _ARP_TPA = 0x80002E04
 _ARP_SHA = 0x80003006
 _XREG0 = 0x80010110  # masked
+_IP_FRAG = 0x00013502  # masked
 _CT_STATE = 0x0001D308  # masked
 _CT_MARK = 0x0001D708  # masked
 
@@ -127,6 +129,8 @@ ARP = _ETH_ARP
 TCP = _protocol("tcp", 6)
 UDP = _protocol("udp", 17)
 ICMP = _protocol("icmp", 1)
+# Any fragment of a packet, the first included. Ports are matched by no fragment: Open vSwitch takes them for 0.
+FRAGMENT = Field(6, _oxm(_IP_FRAG, b"\1\1"), 14, "nw_frag=yes")
 ARP_REQUEST = Field(4, _oxm(_ARP_OP, b"\x00\x01"), 12, "arp_op=1")
 
 

@@ -59,16 +59,13 @@ class ServicePort:
 
 
 class Census:
-    """Pods, nodes and Services of a cluster as the API tells them at one moment."""
+    """Ready pods, nodes and Services of a cluster as the API tells them at one moment."""
 
     def __init__(self, cluster: Cluster, *namespaces: str) -> None:
         listed = [pod for name in namespaces or ("",) for pod in cluster.client.list(PODS, name or None).items]
-        self.objects = [pod for pod in listed if "deletionTimestamp" not in pod["metadata"]]
-        self.pods = [
-            cluster.pod(name_of(pod), namespace_of(pod))
-            for pod in self.objects
-            if not pod["spec"].get("hostNetwork")
-        ]  # fmt: skip
+        self.objects = [pod for pod in listed if "deletionTimestamp" not in pod["metadata"] and is_ready(pod)]
+        own = [pod for pod in self.objects if not pod["spec"].get("hostNetwork")]
+        self.pods = [cluster.pod(name_of(pod), namespace_of(pod)) for pod in own]
         self.nodes = [cluster.node(name_of(node)) for node in cluster.client.list(NODES).items]
         self._services = [s for name in namespaces or ("",) for s in cluster.client.list(SERVICES, name or None).items]
 
@@ -89,7 +86,7 @@ class Census:
         behind = {}
         for pod in self.objects:
             chosen = service["spec"]["selector"].items() <= labels(pod).items()
-            if chosen and namespace_of(pod) == namespace_of(service) and is_ready(pod):
+            if chosen and namespace_of(pod) == namespace_of(service):
                 behind[name_of(pod)] = _target(pod, port)
         return ServicePort(
             namespace_of(service), name_of(service), service["spec"]["clusterIP"], port["port"],

@@ -176,6 +176,7 @@ def test_udp_and_named_ports() -> None:
     flows = {f.rule.split(" actions=group:")[0]: f for f in cluster.common.flows.values() if "group:" in f.rule}
     assert {rule: groups[int(str(f.actions).split(":")[1])] for rule, f in flows.items()} == {
         "priority=200,udp,nw_dst=10.96.0.10,tp_dst=53": ["10.244.1.2:5353", "10.244.2.2:1053"],
+        "priority=195,udp,nw_dst=10.96.0.10,nw_frag=yes": ["10.244.1.2:5353", "10.244.2.2:1053"],
         "priority=200,tcp,nw_dst=10.96.0.10,tp_dst=53": ["10.244.1.2:5354"],
     }  # fmt: skip
 
