@@ -38,6 +38,7 @@ _MERGE_KEYS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 _KEY_DEFAULTS = {"protocol": "TCP"}
 
+_UNAVAILABLE = 503  # nobody is there: the next object would fare no better
 _ATTEMPTS = 5  # on a conflict with another writer
 
 
@@ -67,6 +68,8 @@ def apply(client: Client, objects: Iterable[Object], namespace: str | None = Non
         try:
             yield _apply_one(client, _placed(obj, namespace))
         except ApiError as error:
+            if error.code == _UNAVAILABLE:
+                raise
             refused.append(_refusal(obj, error))
         except UserError as error:
             refused.append(str(error))
@@ -89,6 +92,8 @@ def delete(
             if not ignore_missing:
                 refused.append(error.message)
         except ApiError as error:
+            if error.code == _UNAVAILABLE:
+                raise
             refused.append(_refusal(obj, error))
         except UserError as error:
             refused.append(str(error))

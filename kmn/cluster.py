@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,6 +18,7 @@ from kmn.apply import Change, apply, delete
 from kmn.cluster_spec import ClusterSpec
 from kmn.errors import UserError
 from kmn.front import ClusterProcess
+from kmn.k8s.errors import ApiError
 from kmn.k8s.objects import Object
 from kmn.machine import Machine, find, find_host, find_node, find_pod
 from kmn.naming import Paths
@@ -33,6 +35,8 @@ Manifest: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 
 _DEFAULT_NAME = "kmn"
 _START_TIMEOUT = 120.0
+_UNAVAILABLE = 503
+_END_SHOWS = 1.0  # seconds until the end of a process can be seen, after its sockets have closed
 
 
 def spec_of(
@@ -84,9 +88,9 @@ def objects_of(manifests: Iterable[Manifest], namespace: str | None = None) -> l
 class Cluster:
     """A cluster, from ``with`` to the end of the block::
 
-        with Cluster("topologies/three-zones.yaml", manifests=["shop.yaml"]) as c:
+        with Cluster("topologies/three-zones.yaml", manifests=["topologies/shop.yaml"]) as c:
             c.wait_ready()
-            print(c.pod("client").cmd("curl -s web"))
+            print(c.pod("load").cmd("curl -s frontend"))
 
     ``source`` is a cluster file, its content as a dictionary, or None for the default cluster of two nodes. ``name``
     overrides the file's name, so that several can run side by side. When the block is left, however, everything that
@@ -150,9 +154,10 @@ class Cluster:
                 if on_event is not None:
                     on_event(event)
                 if event["event"] == "api":
-                    for change in apply(self.client, objects):
-                        if on_event is not None:
-                            on_event({"event": "applied", "change": change})
+                    with self._alive():
+                        for change in apply(self.client, objects):
+                            if on_event is not None:
+                                on_event({"event": "applied", "change": change})
         except BaseException:
             self.stop()
             raise
@@ -226,7 +231,8 @@ class Cluster:
 
         Raises :class:`kmn.ready.NotReady`, which says what is missing and why.
         """
-        ready.wait_ready(self.client, timeout, on_progress)
+        with self._alive():
+            ready.wait_ready(self.client, timeout, on_progress)
 
     def pod(self, name: str, namespace: str = "default") -> Machine:
         """A pod, by ``NAME`` or ``NAMESPACE/NAME``. Raises UserError with near misses."""
@@ -259,6 +265,16 @@ class Cluster:
 
     def __repr__(self) -> str:
         return f"Cluster({self.name!r})"
+
+    @contextlib.contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Says that the cluster's process has ended, where all that shows is an API that does not answer."""
+        try:
+            yield
+        except ApiError as error:
+            if error.code == _UNAVAILABLE and self._process is not None and self._process.ends(_END_SHOWS):
+                raise self._process.ended() from error
+            raise
 
     def _close_connections(self) -> None:
         if self._net is not None:

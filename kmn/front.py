@@ -97,15 +97,27 @@ class ClusterProcess:
         while True:
             line = self._next_line(deadline)
             if not line:
-                self._process.wait()
-                raise UserError(f"cluster {self.name}: its process ended (exit code {self._process.returncode})",
-                                self._log_tail())  # fmt: skip
+                raise self.ended()
             event: Event = json.loads(line)
             if event["event"] == "error":
                 raise UserError(_where(self.name, self.source, event["message"]))
             yield event
             if event["event"] == "nodes":
                 return
+
+    def ends(self, patience: float) -> bool:
+        """Whether the process has ended, or does so within ``patience`` seconds."""
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def ended(self) -> UserError:
+        """What to say of a process that should still be there. Waits for its end."""
+        self._process.wait()
+        how = f"was killed by signal {-code}" if (code := self._process.returncode) < 0 else f"ended (exit code {code})"
+        return UserError(f"cluster {self.name}: its process {how}", self._log_tail())
 
     def stop(self) -> None:
         """End the cluster and remove everything it owns. Not interruptible: Ctrl-C waits until it is done."""

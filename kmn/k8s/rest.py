@@ -167,7 +167,7 @@ class RestClient:
             )
         except urllib3.exceptions.HTTPError as error:
             raise ApiError(
-                503, "ServiceUnavailable", f"the API server at {self.url} cannot be reached: {error}"
+                503, "ServiceUnavailable", f"the API server at {self.url} cannot be reached: {_cause(error)}"
             ) from error
 
     def get(self, resource: Resource, namespace: str, name: str) -> Object:
@@ -331,6 +331,14 @@ def _error(code: int, data: bytes) -> ApiError:
     except orjson.JSONDecodeError:
         pass
     return ApiError(code, Reason.INTERNAL_ERROR, data.decode(errors="replace").strip() or f"HTTP {code}")
+
+
+def _cause(error: BaseException) -> str:
+    """The system's own word for why a connection failed, without the layers around it."""
+    inner = getattr(error, "reason", None) or error.__cause__ or error.__context__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return _cause(inner) if isinstance(inner, BaseException) else str(error)
 
 
 def _warning_text(header: str) -> str:

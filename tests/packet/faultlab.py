@@ -41,7 +41,7 @@ def kmn(
     """The ``kmn`` command; ``before`` is put in front of it."""
     return subprocess.run(
         [*before, sys.executable, "-m", "kmn.cli", *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=90, check=False, env=None if env is None else dict(env), cwd=cwd,
+        timeout=90, check=False, env={**(os.environ if env is None else env), "PYTHONPATH": str(ROOT)}, cwd=cwd,
     )  # fmt: skip
 
 

@@ -50,9 +50,9 @@ def with_ports(*ports: str, name: str = "c") -> str:
     return f"{{name: {name}, image: example.com/c:1, ports: [{', '.join(ports)}]}}"
 
 
-def refused(*args: str, env: Mapping[str, str] | None = None, before: tuple[str, ...] = ()) -> str:
+def refused(*args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
     """What ``kmn up`` says when it refuses; nothing is left then."""
-    done = kmn("up", *args, "--detach", "--timeout", "3", env=env, before=before)
+    done = kmn("up", *args, "--detach", "--timeout", "3", env=env, cwd=cwd)
     assert done.returncode == 1, (done.stdout, done.stderr)
     assert done.stdout == ""
     assert done.stderr.startswith("kmn: ")
@@ -113,12 +113,10 @@ CLUSTER_FILES = {
 
 
 @pytest.mark.parametrize("case", CLUSTER_FILES)
-def test_cluster_file(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_file(case: str, tmp_path: Path) -> None:
     text, message = CLUSTER_FILES[case]
     (tmp_path / "cluster.yaml").write_text(text)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    assert refused("cluster.yaml").replace(str(tmp_path.resolve()), "FOLDER") == message
+    assert refused("cluster.yaml", cwd=tmp_path).replace(str(tmp_path.resolve()), "FOLDER") == message
 
 
 def test_cluster_file_that_is_not_there() -> None:
@@ -309,12 +307,12 @@ def test_delay_jitter_and_loss_are_refused_where_the_kernel_cannot(tmp_path: Pat
     if has_netem():
         pytest.skip("this kernel can")
     (tmp_path / "cluster.yaml").write_text(SLOW)
-    lines = refused(str(tmp_path / "cluster.yaml")).splitlines()
-    fields = ("spec.nodes[n1].uplink.delay", "spec.nodes[n1].uplink.loss", "spec.nodes[n2].podLink.jitter")
-    assert len(lines) == len(fields)
-    for line, field in zip(lines, fields, strict=True):
-        assert f"{field}: this kernel cannot do it (sch_netem: " in line
-        assert f"or leave {field.rpartition('.')[2]} out" in line
+    said = refused("cluster.yaml", cwd=tmp_path)
+    assert said.startswith(
+        "cluster.yaml: spec.nodes[n1].uplink.delay, spec.nodes[n1].uplink.loss, spec.nodes[n2].podLink.jitter: "
+        "this kernel cannot do it (sch_netem: "
+    )
+    assert said.endswith("or leave it out")
 
 
 def test_delay_is_there_where_the_kernel_can(tmp_path: Path) -> None:
@@ -339,7 +337,7 @@ def test_the_kernels_datapath_is_refused_where_there_is_none(tmp_path: Path) -> 
         pytest.skip("this kernel has the module")
     (tmp_path / "cluster.yaml").write_text(HEAD + "spec: {datapath: system}")
     message = "spec.datapath: system: the kernel has no openvswitch module; use auto or netdev"
-    assert refused(str(tmp_path / "cluster.yaml")) == f"cluster {NAME}: {message}"
+    assert refused("cluster.yaml", cwd=tmp_path) == f"cluster.yaml: {message}"
 
 
 def test_open_vswitch_is_missing(tmp_path: Path) -> None:

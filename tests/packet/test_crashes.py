@@ -93,7 +93,8 @@ def test_the_process_of_the_cluster_is_killed_in_the_middle_of_up(moment: str) -
     output, _ = up.communicate(timeout=60)
     assert up.returncode == 1, output
     assert "Traceback" not in output
-    assert output.startswith("kmn: ")
+    said = [line for line in output.splitlines() if line.startswith("kmn: ")]
+    assert said == [f"kmn: cluster {NAME}: its process was killed by signal 9"]
     assert traces(NAME) == []
 
 
