@@ -97,7 +97,10 @@ def apply(
 
 @app.command()
 def delete(
-    what: Annotated[list[str] | None, typer.Argument(metavar="[TYPE NAME…]", help="Or a type and names.")] = None,
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TYPE NAME…]", help="Or a type and names.", autocompletion=complete.objects),
+    ] = None,
     filename: FileOption = None,
     recursive: RecursiveOption = False,
     name: NameOption = None,
@@ -120,7 +123,7 @@ def get(
         typer.Argument(
             metavar="TYPE[,TYPE…] [NAME…]",
             help="Such as: pods; svc web; deploy/web; all.",
-            autocompletion=complete.resources,
+            autocompletion=complete.objects,
         ),
     ] = None,
     filename: FileOption = None,

@@ -1,14 +1,17 @@
-"""Shell completion of clusters, pods, nodes and kinds. Whatever goes wrong, completion just has nothing to offer."""
+"""Shell completion of clusters, namespaces, kinds and objects. Whatever goes wrong, there is just nothing to offer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from typer import Context
+
 if TYPE_CHECKING:
     from kmn.cluster import Cluster
+    from kmn.k8s.resources import Resource
 
-__all__ = ["clusters", "namespaces", "nodes", "pods", "resources"]
+__all__ = ["clusters", "namespaces", "nodes", "objects", "pods"]
 
 
 def _offer(incomplete: str, words: Callable[[], list[str]]) -> list[str]:
@@ -18,10 +21,17 @@ def _offer(incomplete: str, words: Callable[[], list[str]]) -> list[str]:
         return []
 
 
-def _cluster() -> Cluster:
+def _cluster(ctx: Context) -> Cluster:
+    """The cluster that the command line names so far, else the only one."""
     from kmn.cluster import Cluster
 
-    return Cluster.attach()
+    return Cluster.attach(ctx.params.get("name"))
+
+
+def _names(ctx: Context, resource: Resource, namespace: str = "") -> list[str]:
+    from kmn.k8s.objects import name_of
+
+    return [name_of(obj) for obj in _cluster(ctx).client.list(resource, namespace).items]
 
 
 def clusters(incomplete: str) -> list[str]:
@@ -35,36 +45,45 @@ def clusters(incomplete: str) -> list[str]:
     return _offer(incomplete, words)
 
 
-def namespaces(incomplete: str) -> list[str]:
-    """Namespaces of the running cluster."""
-    from kmn.k8s.objects import name_of
+def namespaces(ctx: Context, incomplete: str) -> list[str]:
+    """Namespaces of the cluster."""
     from kmn.k8s.resources import NAMESPACES
 
-    return _offer(incomplete, lambda: [name_of(obj) for obj in _cluster().client.list(NAMESPACES).items])
+    return _offer(incomplete, lambda: _names(ctx, NAMESPACES))
 
 
-def nodes(incomplete: str) -> list[str]:
-    """Nodes of the running cluster."""
-    from kmn.k8s.objects import name_of
+def nodes(ctx: Context, incomplete: str) -> list[str]:
+    """Nodes of the cluster."""
     from kmn.k8s.resources import NODES
 
-    return _offer(incomplete, lambda: [name_of(obj) for obj in _cluster().client.list(NODES).items])
+    return _offer(incomplete, lambda: _names(ctx, NODES))
 
 
-def pods(incomplete: str) -> list[str]:
-    """Pods: of namespace default by name, others as NAMESPACE/NAME; and nodes."""
+def pods(ctx: Context, incomplete: str) -> list[str]:
+    """Pods: of the namespace meant by name, others as NAMESPACE/NAME; and nodes."""
     from kmn.k8s.objects import key_of
-    from kmn.k8s.resources import PODS
+    from kmn.k8s.resources import NODES, PODS
 
     def words() -> list[str]:
-        keys = [key_of(pod) for pod in _cluster().client.list(PODS).items]
-        return [key.name if key.namespace == "default" else str(key) for key in keys]
+        here = ctx.params.get("namespace") or "default"
+        keys = [key_of(pod) for pod in _cluster(ctx).client.list(PODS).items]
+        offered = [key.name if key.namespace == here else str(key) for key in keys]
+        return offered + [f"node/{name}" for name in _names(ctx, NODES)]
 
-    return _offer(incomplete, words) + [f"node/{name}" for name in nodes(incomplete.removeprefix("node/"))]
+    return _offer(incomplete, words)
 
 
-def resources(incomplete: str) -> list[str]:
-    """Kinds that ``get`` knows."""
-    from kmn.k8s.resources import ALL
+def objects(ctx: Context, incomplete: str) -> list[str]:
+    """``TYPE``, then names of objects of this type; or ``TYPE/NAME``."""
+    from kmn.k8s.resources import ALL, by_word
 
-    return _offer(incomplete, lambda: sorted({resource.plural for resource in ALL}))
+    def words() -> list[str]:
+        before: list[str] = ctx.params.get("what") or []
+        word, slash, _ = incomplete.partition("/")
+        if not before and not slash:
+            return sorted({resource.plural for resource in ALL})
+        resource = next(by_word(word if slash else before[0]))
+        namespace = (ctx.params.get("namespace") or "default") if resource.namespaced else ""
+        return [f"{word}/{name}" if slash else name for name in _names(ctx, resource, namespace)]
+
+    return _offer(incomplete, words)

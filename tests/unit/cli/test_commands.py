@@ -121,3 +121,13 @@ def test_errors_about_fields_name_the_cluster_file() -> None:
     assert _where("demo", "", "spec.a: b") == "cluster demo: spec.a: b"
     assert _where("demo", os.path.abspath("x.yaml"), "spec.a: b\nspec.c: d") == "x.yaml: spec.a: b\nx.yaml: spec.c: d"
     assert _where("demo", "/x.yaml", "broken") == "cluster demo: broken"
+
+
+def test_exec_ends_as_a_shell_does(tmp_path: Path) -> None:
+    from kmn.cli.execute import _problem
+
+    (tmp_path / "data").write_text("no program")
+    assert _problem("sh") is None
+    assert _problem("no-such-program") == (127, "not found")
+    assert _problem(str(tmp_path / "data")) == (126, "not executable")
+    assert _problem(str(tmp_path)) == (126, "not executable")
