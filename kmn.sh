@@ -15,6 +15,7 @@ venv=$here/.venv
 python=/usr/bin/python3 # the system's: Mininet's Debian package is for this one
 incomplete=$venv/.kmn-incomplete
 packages="mininet openvswitch-switch iperf iperf3 tcpdump ethtool curl iproute2 iputils-ping net-tools socat telnet
+    traceroute
     procps util-linux python3-venv"
 policy=/usr/sbin/policy-rc.d
 policy_mark='# Put here by kmn.sh while it installs packages; safe to remove.'
@@ -109,7 +110,7 @@ install_python() {
     say 'setting up the Python environment (once)'
     [ -x "$venv/bin/pip" ] || "$python" -m venv --system-site-packages "$venv" ||
         die "$venv: $python -m venv failed; is the package python3-venv whole?"
-    "$venv/bin/python" -m pip --quiet --disable-pip-version-check install --editable "$here$extras" >&2 ||
+    "$venv/bin/python" -m pip -qq --disable-pip-version-check install --editable "$here$extras" >&2 ||
         die 'pip could not install the Python packages - is there a network? The lines above tell what it said.'
     # The path as well as pip's import hook: with the hook alone, a folder called kmn beside a script (a clone, say)
     # would be taken for the package.
