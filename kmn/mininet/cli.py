@@ -133,11 +133,11 @@ class ClusterCLI(mininet.cli.CLI):  # type: ignore[misc]
         self._kmn("get", "nodes", "-o", "wide")
 
     def do_pods(self, line: str) -> None:
-        """List pods. Usage: pods [-A] [-n NAMESPACE] [-l SELECTOR]"""
+        """List pods. Without options: of all namespaces. Usage: pods [-n NAMESPACE] [-l SELECTOR]"""
         self._kmn("get", "pods", "-o", "wide", *(shlex.split(line) or ["-A"]))
 
     def do_services(self, line: str) -> None:
-        """List Services. Usage: services [-A] [-n NAMESPACE] [-l SELECTOR]"""
+        """List Services. Without options: of all namespaces. Usage: services [-n NAMESPACE] [-l SELECTOR]"""
         self._kmn("get", "services", *(shlex.split(line) or ["-A"]))
 
     def do_kubectl(self, line: str) -> None:
