@@ -16,7 +16,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from kmn.cluster_spec import ClusterSpec, FabricLink, Link, NodeSpec, OutsideHost
+from kmn.cluster_spec import ClusterSpec, FabricLink, Link, NatSpec, NodeSpec, OutsideHost
 from kmn.k8s.errors import FieldError
 from kmn.k8s.schema import Report, Schemas, did_you_mean
 from kmn.k8s.yaml import YamlError, parse_documents
@@ -31,6 +31,7 @@ _NETWORKS = {
     "serviceCIDR": "10.96.0.0/12",
     "internet.cidr": "203.0.113.0/24",
     "internet.nat": "198.51.100.0/24",
+    "internet.loadBalancers": "192.0.2.0/24",
 }
 _RESERVED = {"loopback": "127.0.0.0/8", "link-local": "169.254.0.0/16", "multicast": "224.0.0.0/4"}
 _LARGEST_SERVICE_NETWORK = 12  # prefix length; kube-apiserver's limit as well
@@ -122,6 +123,8 @@ class _Reader:
             edge_router=edge,
             internet_cidr=networks["internet.cidr"],
             nat_cidr=networks["internet.nat"],
+            nat=self.nat(networks["internet.nat"]),
+            load_balancer_cidr=networks["internet.loadBalancers"],
             outside_hosts=hosts,
             manifests=self.manifests(),
             initial_delay=None if delay is None else parse_duration(delay),
@@ -134,6 +137,8 @@ class _Reader:
         for path, default in _NETWORKS.items():
             parent, _, leaf = path.rpartition(".")
             text = (self.spec.get(parent) or {} if parent else self.spec).get(leaf, default)
+            if isinstance(text, dict):  # internet.nat with its fields
+                text = text.get("cidr", default)
             network = self.network(path, text)
             if network is not None:
                 found[path] = network
@@ -167,8 +172,9 @@ class _Reader:
                                   "use a larger podCIDR or a larger nodeCIDRMaskSize")  # fmt: skip
         if services.prefixlen < _LARGEST_SERVICE_NETWORK or services.prefixlen > 27:
             self.wrong("serviceCIDR", f"{services} must have a prefix length between {_LARGEST_SERVICE_NETWORK} and 27")
-        if networks["internet.nat"].prefixlen > 30:
-            self.wrong("internet.nat", f"{networks['internet.nat']} must have a prefix length of 30 or less")
+        for path in ("internet.nat", "internet.loadBalancers"):
+            if networks[path].prefixlen > 30:
+                self.wrong(path, f"{networks[path]} must have a prefix length of 30 or less")
 
     def address(self, path: str, text: str, network: IPv4Network, taken: dict[IPv4Address, str]) -> IPv4Address | None:
         """An address asked for: in the network, not its router's, not another's."""
@@ -284,6 +290,44 @@ class _Reader:
                 break
             hosts.append(OutsideHost(entry["name"], address, _link(entry.get("link") or {})))
         return tuple(hosts)
+
+    def nat(self, network: IPv4Network) -> NatSpec:
+        """The gateway; ``spec.internet.nat`` is a network, or fields."""
+        entry = (self.spec.get("internet") or {}).get("nat", {})
+        entry = entry if isinstance(entry, dict) else {}
+        first, last = (int(port) for port in entry.get("ports", "1024-65535").split("-"))
+        if not 0 < first <= last < 65536:
+            self.wrong("internet.nat.ports", f"{first}-{last} must be two ports from 1 to 65535, the lower one first")
+            first, last = 1024, 65535
+        limit = entry.get("perDestinationLimit", last - first + 1)
+        if limit > last - first + 1:
+            message = f"{limit} is more than the {last - first + 1} ports of {first}-{last}: use more of either"
+            self.wrong("internet.nat.perDestinationLimit", message)
+        return NatSpec(self.nat_addresses(entry, network), (first, first + limit - 1), entry.get("outgoing", True))
+
+    def nat_addresses(self, entry: dict[str, Any], network: IPv4Network) -> tuple[IPv4Address, ...]:
+        if "addresses" not in entry:
+            count = entry.get("count", 1)
+            if count > network.num_addresses - 2:
+                self.wrong("internet.nat.count", f"{network} has {network.num_addresses - 2} addresses for the NAT")
+                count = 1
+            return tuple(network[1 + number] for number in range(count))
+        if "count" in entry:
+            self.wrong("internet.nat.count", "not together with addresses, which counts by itself: remove one")
+        found: list[IPv4Address] = []
+        for index, text in enumerate(entry["addresses"]):
+            path = f"internet.nat.addresses[{index}]"
+            try:
+                address = IPv4Address(text)
+            except ValueError:
+                self.wrong(path, f"{text} is no IPv4 address")
+                continue
+            if address not in network or address in (network[0], network[-1]):
+                self.wrong(path, f"{address} must be between {network[1]} and {network[-2]} (spec.internet.nat.cidr)")
+            elif found and address != found[-1] + 1:
+                self.wrong(path, f"{address} must follow {found[-1]}: write {found[-1] + 1}")
+            found.append(address)
+        return tuple(found)
 
     def check_names(
         self, routers: tuple[str, ...], nodes: tuple[NodeSpec, ...], hosts: tuple[OutsideHost, ...]

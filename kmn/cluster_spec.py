@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from kmn.units import format_bandwidth, format_duration
 
-__all__ = ["ClusterSpec", "FabricLink", "Link", "NodeSpec", "OutsideHost"]
+__all__ = ["ClusterSpec", "FabricLink", "Link", "NatSpec", "NodeSpec", "OutsideHost"]
 
 API_VERSION = "kmn.io/v1"
 KIND = "Cluster"
@@ -65,6 +65,16 @@ class OutsideHost:
 
 
 @dataclass(frozen=True, slots=True)
+class NatSpec:
+    """The NAT gateway at the edge."""
+
+    # Public addresses, one after the other.
+    addresses: tuple[IPv4Address, ...] = (IPv4Address("198.51.100.1"),)
+    ports: tuple[int, int] = (1024, 65535)  # of each address; so many connections to one destination at a time
+    outgoing: bool = True  # False: pods and nodes go out under their own addresses
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSpec:
     """A whole cluster. Every field has its final value: defaults and ``count`` are resolved."""
 
@@ -81,6 +91,8 @@ class ClusterSpec:
     edge_router: str = "fabric"  # the router that the edge is attached to
     internet_cidr: IPv4Network = IPv4Network("203.0.113.0/24")
     nat_cidr: IPv4Network = IPv4Network("198.51.100.0/24")
+    nat: NatSpec = NatSpec()
+    load_balancer_cidr: IPv4Network = IPv4Network("192.0.2.0/24")  # addresses of LoadBalancer Services
     outside_hosts: tuple[OutsideHost, ...] = ()
     manifests: tuple[str, ...] = ()  # absolute paths or URLs-to-be-refused; resolved against the file's folder
     initial_delay: float | None = None  # seconds; overrides every probe's initialDelaySeconds when set
@@ -143,7 +155,13 @@ class ClusterSpec:
             },
             "internet": {
                 "cidr": str(self.internet_cidr),
-                "nat": str(self.nat_cidr),
+                "nat": {
+                    "cidr": str(self.nat_cidr),
+                    "addresses": [str(address) for address in self.nat.addresses],
+                    "ports": f"{self.nat.ports[0]}-{self.nat.ports[1]}",
+                    "outgoing": self.nat.outgoing,
+                },
+                "loadBalancers": str(self.load_balancer_cidr),
                 "hosts": [
                     {"name": host.name, "address": str(host.address), **_present(link=_link_object(host.link))}
                     for host in self.outside_hosts

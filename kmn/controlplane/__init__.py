@@ -12,6 +12,7 @@ from typing import cast
 
 from kmn.cluster_spec import ClusterSpec
 from kmn.controlplane.endpoints import EndpointSlices, Mirroring
+from kmn.controlplane.loadbalancers import LoadBalancers
 from kmn.controlplane.namespaces import NamespaceContents
 from kmn.controlplane.nodeipam import NodeIpam
 from kmn.controlplane.podgc import PodGarbageCollector
@@ -50,6 +51,7 @@ class ControlPlane:
             PodGarbageCollector(client),
             EndpointSlices(client),
             Mirroring(client),
+            LoadBalancers(client, spec),
         ]
         self._runtime = Runtime(client, cast("list[Reconciler[Hashable]]", reconcilers))
 

@@ -65,7 +65,10 @@ def edge_object(spec: ClusterSpec) -> Object:
             ],
             "address": str(spec.edge_address),
             "internetCIDR": str(spec.internet_cidr),
-            "natAddresses": [str(spec.nat_cidr[1] if spec.nat_cidr.num_addresses > 1 else spec.nat_cidr[0])],
+            "natAddresses": [str(address) for address in spec.nat.addresses],
+            "natPorts": f"{spec.nat.ports[0]}-{spec.nat.ports[1]}",
+            "natOutgoing": spec.nat.outgoing,
+            "loadBalancerCIDR": str(spec.load_balancer_cidr),
             "clusterCIDRs": [str(spec.pod_cidr), str(spec.node_cidr)],
         },
     }

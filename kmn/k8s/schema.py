@@ -115,6 +115,8 @@ class Schemas:
             checks.append(self._object(schema))
         elif wanted == ["array"]:
             checks.append(self._array(schema))
+        elif "object" in wanted:  # a short form, or fields
+            checks.extend([_of_objects(self._object(schema)), *_scalar(schema)])
         elif wanted:
             checks.extend(_scalar(schema))
         return _typed(wanted, nullable, checks)
@@ -234,6 +236,16 @@ def _scalar(schema: Mapping[str, Any]) -> Iterable[Check]:
         yield _parsed(lambda text: base64.b64decode(text, validate=True), "must be base64")
     if "pattern" in schema:
         yield _pattern(re.compile(schema["pattern"]), schema.get("x-kmn-words") or f"must match {schema['pattern']}")
+
+
+def _of_objects(check: Check) -> Check:
+    """A check that leaves other values than objects alone."""
+
+    def check_object(value: Any, path: Path, report: Report) -> None:
+        if isinstance(value, dict):
+            check(value, path, report)
+
+    return check_object
 
 
 def _between(least: float | None, most: float | None) -> Check:

@@ -48,7 +48,14 @@ FULL: dict[str, Any] = {
     "fabric": {"routers": ["r1", "r2"], "links": [{"ends": ["r1", "r2"], "delay": "2s"}], "edge": "r2"},
     "internet": {
         "cidr": "192.0.2.0/24",
-        "nat": "198.51.100.0/28",
+        "nat": {
+            "cidr": "198.51.100.0/28",
+            "count": 3,
+            "ports": "2000-2999",
+            "perDestinationLimit": 4,
+            "outgoing": False,
+        },
+        "loadBalancers": "203.0.113.0/24",
         "hosts": [{"name": "e1"}, {"name": "e2", "address": "192.0.2.10", "link": {"loss": 1}}],
     },
     "probes": {"initialDelay": "0s"},
@@ -76,6 +83,9 @@ def test_every_field() -> None:
     assert spec.nodes[0].taints == ({"key": "k", "value": "v", "effect": "NoSchedule"},)
     assert [str(host.address) for host in spec.outside_hosts] == ["192.0.2.11", "192.0.2.10"]
     assert spec.fabric_links[0].link.delay == 2.0
+    assert [str(address) for address in spec.nat.addresses] == ["198.51.100.1", "198.51.100.2", "198.51.100.3"]
+    assert (spec.nat.ports, spec.nat.outgoing) == ((2000, 2003), False)
+    assert str(spec.load_balancer_cidr) == "203.0.113.0/24"
     assert (spec.edge_router, spec.datapath, spec.node_pod_prefix, spec.initial_delay) == ("r2", "netdev", 26, 0.0)
 
 
@@ -96,6 +106,23 @@ def test_count_goes_on_with_the_numbers_and_skips_names_in_use() -> None:
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
+        (
+            {"internet": {"nat": "198.51.100.0"}},
+            "spec.internet.nat: must be an IPv4 network such as 198.51.100.0/24, or",
+        ),
+        ({"internet": {"nat": {"port": "1-2"}}}, 'spec.internet.nat.port: unknown field, did you mean "ports"?'),
+        ({"internet": {"nat": {"ports": "9-8"}}}, "spec.internet.nat.ports: 9-8 must be two ports from 1 to 65535"),
+        (
+            {"internet": {"nat": {"ports": "9-18", "perDestinationLimit": 11}}},
+            "spec.internet.nat.perDestinationLimit: 11 is more than the 10 ports of 9-18",
+        ),
+        ({"internet": {"nat": {"count": 255}}}, "spec.internet.nat.count: 198.51.100.0/24 has 254 addresses"),
+        (
+            {"internet": {"nat": {"addresses": ["198.51.100.7", "198.51.100.9"]}}},
+            "spec.internet.nat.addresses[1]: 198.51.100.9 must follow 198.51.100.7: write 198.51.100.8",
+        ),
+        ({"internet": {"loadBalancers": "192.0.2.0/31"}}, "spec.internet.loadBalancers: 192.0.2.0/31 must have"),
+        ({"internet": {"cidr": "192.0.2.0/24"}}, "overlaps spec.internet.loadBalancers 192.0.2.0/24"),
         ({"nods": []}, 'spec.nods: unknown field, did you mean "nodes"?'),
         (
             {"nodes": [{"uplink": {"bandwith": "1Gbit"}}]},

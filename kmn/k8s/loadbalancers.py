@@ -1,0 +1,203 @@
+"""What a Service of type LoadBalancer asks of the cloud in front of the cluster: fields, and annotations of clouds.
+
+The control plane gives it an address by this, the controller makes it the edge's flows; both read it here. Annotations
+that are not understood are listed, so that nobody believes them to be in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import Literal
+
+from kmn.k8s import objects
+from kmn.k8s.objects import Object
+
+__all__ = ["CLASS_INSTANCE", "CLASS_IP", "TARGET", "LoadBalancer", "is_ours", "read_load_balancer"]
+
+# Values of spec.loadBalancerClass that are this load balancer; no class at all is, too.
+CLASS_IP = "kmn.io/ip"
+CLASS_INSTANCE = "kmn.io/instance"
+_CLASSES = (None, "", CLASS_IP, CLASS_INSTANCE, "kmn.io/load-balancer")
+
+TARGET = "kmn.io/lb-target"  # ip or instance
+_AWS = "service.beta.kubernetes.io/aws-load-balancer-"
+_AZURE = "service.beta.kubernetes.io/azure-"
+_GKE = "networking.gke.io/"
+_GCP = "cloud.google.com/"
+_CLOUDS = (_AWS, _AZURE, _GKE, _GCP)
+_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
+
+# Clouds' annotations of Services that say nothing about the way of packets: they may be there without being told of.
+_HARMLESS = {
+    _AWS + "name",
+    _AWS + "type",
+    _AWS + "additional-resource-tags",
+    _AZURE + "load-balancer-resource-group",
+    _AZURE + "pip-name",
+    _AZURE + "pip-tags",
+    _AZURE + "dns-label-name",
+    _GCP + "neg-status",
+    _GCP + "backend-config",
+    _GCP + "app-protocols",
+    _GKE + "load-balancer-subnet",
+}
+
+
+@dataclass(slots=True)
+class LoadBalancer:
+    """``target``: packets go to node ports (``instance``), or straight to pods (``ip``)."""
+
+    target: Literal["instance", "ip"] = "instance"
+    internal: bool = False  # nobody outside the cluster's networks reaches it
+    preserve_client: bool = True  # else pods see the edge's address
+    source_ranges: tuple[IPv4Network, ...] = ()  # none: everybody may come
+    wanted: tuple[IPv4Address, ...] = ()  # addresses asked for, the first free one is given
+    problems: list[str] = field(default_factory=list)  # values that cannot be used, in words
+    not_emulated: list[str] = field(default_factory=list)  # annotations without effect, in words
+
+
+def is_ours(service: Object) -> bool:
+    """Is it a LoadBalancer of no class, or of one of kmn's?"""
+    spec = service.get("spec") or {}
+    return spec.get("type") == "LoadBalancer" and spec.get("loadBalancerClass") in _CLASSES
+
+
+def read_load_balancer(service: Object) -> LoadBalancer:
+    """All that is asked for, by a Service that :func:`is_ours`."""
+    spec, notes = service.get("spec") or {}, objects.annotations(service)
+    wish = LoadBalancer()
+    if spec.get("loadBalancerClass") == CLASS_IP or spec.get("allocateLoadBalancerNodePorts") is False:
+        wish.target = "ip"
+    if spec.get("loadBalancerIP"):
+        wish.wanted = _addresses(wish, "spec.loadBalancerIP", spec["loadBalancerIP"])
+    for name, value in notes.items():
+        reader = _READERS.get(name)
+        if reader is not None:
+            reader(wish, name, value)
+        elif name.startswith(_CLOUDS) and name not in _HARMLESS:
+            wish.not_emulated.append(f"{name}: not emulated")
+    ranges = spec.get("loadBalancerSourceRanges")
+    if ranges:
+        wish.source_ranges = _networks(wish, "spec.loadBalancerSourceRanges", ",".join(ranges))
+    if not any(port.get("nodePort") for port in spec.get("ports") or ()):
+        wish.target = "ip"  # there is nothing else to send to
+    return wish
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+def _addresses(wish: LoadBalancer, where: str, text: str) -> tuple[IPv4Address, ...]:
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            found.append(IPv4Address(part))
+        except ValueError:
+            if ":" not in part:  # the IPv6 address of a pair may stand there, too
+                wish.problems.append(f"{where}: {part!r} should be an IPv4 address")
+    return tuple(found)
+
+
+def _networks(wish: LoadBalancer, where: str, text: str) -> tuple[IPv4Network, ...]:
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            found.append(IPv4Network(part, strict=False))
+        except ValueError:
+            if ":" not in part:
+                wish.problems.append(f"{where}: {part!r} should be an IPv4 network such as 203.0.113.0/24")
+    # None of the ranges usable is not the same as no ranges: nobody may come then.
+    return tuple(found) or (IPv4Network("255.255.255.255/32"),)
+
+
+def _target(wish: LoadBalancer, name: str, value: str) -> None:
+    if value in ("ip", "nlb-ip"):
+        wish.target = "ip"
+    elif value == "instance":
+        wish.target = "instance"
+    else:
+        wish.problems.append(f"{name}: {value!r} should be ip or instance")
+
+
+def _scheme(wish: LoadBalancer, name: str, value: str) -> None:
+    if value not in ("internal", "internet-facing"):
+        wish.problems.append(f"{name}: {value!r} should be internal or internet-facing")
+    wish.internal = value == "internal"
+
+
+def _internal(wish: LoadBalancer, name: str, value: str) -> None:
+    """``true`` of AWS and Azure, ``Internal`` of GCP; AWS took 0.0.0.0/0 before."""
+    wish.internal = value.lower() in ("true", "internal", "0.0.0.0/0")
+
+
+def _wanted(wish: LoadBalancer, name: str, value: str) -> None:
+    wish.wanted += _addresses(wish, name, value)
+
+
+def _ranges(wish: LoadBalancer, name: str, value: str) -> None:
+    if value.strip():
+        wish.source_ranges = _networks(wish, name, value)
+
+
+def _neg(wish: LoadBalancer, name: str, value: str) -> None:
+    """Container-native load balancing of GKE: network endpoint groups hold pods."""
+    if '"ingress":true' in value.replace(" ", "").replace("\n", "") or "exposed_ports" in value:
+        wish.target = "ip"
+
+
+def _aws_type(wish: LoadBalancer, name: str, value: str) -> None:
+    """``nlb-ip`` is the old way to ask for targets of type ip."""
+    if value == "nlb-ip":
+        wish.target = "ip"
+
+
+def _cross_zone(wish: LoadBalancer, name: str, value: str) -> None:
+    if value.lower() != "true":
+        wish.not_emulated.append(f"{name}: {value}: the edge is in no zone, and uses targets of all zones alike")
+
+
+def _target_group(wish: LoadBalancer, name: str, value: str) -> None:
+    """``key=value,key=value``: attributes of the target group."""
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        key, _, text = part.partition("=")
+        if key == "preserve_client_ip.enabled":
+            wish.preserve_client = text.lower() != "false"
+        elif key == "load_balancing.cross_zone.enabled":
+            _cross_zone(wish, f"{name} ({key})", text)
+        else:
+            wish.not_emulated.append(f"{name} ({key}): not emulated")
+
+
+def _attributes(wish: LoadBalancer, name: str, value: str) -> None:
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        key, _, text = part.partition("=")
+        if key == "load_balancing.cross_zone.enabled":
+            _cross_zone(wish, f"{name} ({key})", text)
+        elif not key.startswith(("deletion_protection", "access_logs")):
+            wish.not_emulated.append(f"{name} ({key}): not emulated")
+
+
+_READERS: dict[str, Callable[[LoadBalancer, str, str], None]] = {
+    TARGET: _target,
+    "kmn.io/lb-scheme": _scheme,
+    "kmn.io/lb-address": _wanted,
+    "metallb.io/loadBalancerIPs": _wanted,
+    "metallb.universe.tf/loadBalancerIPs": _wanted,
+    _SOURCE_RANGES: _ranges,
+    _AWS + "type": _aws_type,
+    _AWS + "nlb-target-type": _target,
+    _AWS + "scheme": _scheme,
+    _AWS + "internal": _internal,
+    _AWS + "private-ipv4-addresses": _wanted,
+    _AWS + "cross-zone-load-balancing-enabled": _cross_zone,
+    _AWS + "target-group-attributes": _target_group,
+    _AWS + "attributes": _attributes,
+    _AZURE + "load-balancer-internal": _internal,
+    _AZURE + "load-balancer-ipv4": _wanted,
+    _AZURE + "allowed-ip-ranges": _ranges,
+    _GKE + "load-balancer-type": _internal,
+    _GCP + "load-balancer-type": _internal,
+    _GCP + "neg": _neg,
+}

@@ -1,0 +1,141 @@
+"""Addresses of LoadBalancer Services: given, wished for, given back; what is not emulated is named."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+
+from kmn.cluster_spec import ClusterSpec
+from kmn.k8s.loadbalancers import read_load_balancer
+from kmn.k8s.objects import Object
+from kmn.k8s.resources import SERVICES
+
+from .world import World, in_loop, running
+
+AWS = "service.beta.kubernetes.io/aws-load-balancer-"
+K8S = "service.beta.kubernetes.io/"
+PRIVATE = IPv4Network("10.0.0.0/8")
+TINY = ClusterSpec("hn-lb", (), load_balancer_cidr=IPv4Network("192.0.2.0/30"))
+
+
+def service(name: str, annotations: dict[str, str] | None = None, **spec: Any) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "default", "annotations": annotations or {}},
+        "spec": {"type": "LoadBalancer", "ports": [{"port": 80}], **spec},
+    }
+
+
+def ingress(world: World, name: str) -> list[dict[str, str]]:
+    return world.get(SERVICES, name)["status"].get("loadBalancer", {}).get("ingress") or []
+
+
+def address(world: World, name: str) -> str:
+    return ingress(world, name)[0]["ip"] if ingress(world, name) else ""
+
+
+@in_loop
+async def test_an_address_from_the_pool_until_the_type_changes() -> None:
+    async with running() as world:
+        world.client.create(service("web"))
+        await world.until(lambda: ingress(world, "web") == [{"ip": "192.0.2.1", "ipMode": "VIP"}])
+        assert world.events("EnsuringLoadBalancer") == ["Ensuring load balancer"]
+        assert world.events("EnsuredLoadBalancer") == ["Ensured load balancer"]
+        world.change(SERVICES, "web", lambda s: s["spec"].update(type="ClusterIP"))
+        await world.until(lambda: not ingress(world, "web"))
+        assert world.get(SERVICES, "web")["status"]["loadBalancer"] == {}
+        assert await world.until(lambda: world.events("DeletedLoadBalancer")) == ["Deleted load balancer"]
+        # A freed address is used again as late as possible.
+        world.client.create(service("other"))
+        await world.until(lambda: address(world, "other") == "192.0.2.2")
+
+
+@in_loop
+async def test_an_empty_pool_is_told_and_waited_for() -> None:
+    async with running(spec=TINY) as world:
+        for name in ("a", "b", "c"):
+            world.client.create(service(name))
+        [message] = await world.until(lambda: world.events("SyncLoadBalancerFailed"))
+        assert message == (
+            "Error syncing load balancer: Service default/c: all 2 addresses of 192.0.2.0/30 are in use; "
+            "a larger spec.internet.loadBalancers of the cluster file makes room"
+        )
+        freed = address(world, "a")
+        world.client.delete(SERVICES, "default", "a")
+        await world.until(lambda: address(world, "c") == freed)
+
+
+@in_loop
+async def test_wished_addresses() -> None:
+    async with running() as world:
+        world.client.create(service("a", loadBalancerIP="192.0.2.77"))
+        world.client.create(service("b", {"metallb.io/loadBalancerIPs": "192.0.2.77"}))
+        world.client.create(service("c", {"kmn.io/lb-address": "10.0.0.1"}))
+        await world.until(lambda: address(world, "a") == "192.0.2.77")
+        messages = await world.until(lambda: (m := world.events("SyncLoadBalancerFailed")) and len(m) == 2 and m)
+        assert any(m.endswith("192.0.2.77 is the address of Service default/a already") for m in messages)
+        assert any("10.0.0.1 is not between 192.0.2.1 and 192.0.2.254" in m for m in messages)
+        assert not ingress(world, "c")
+        # Another wish gives the address back to whoever waits for it.
+        world.change(SERVICES, "a", lambda s: s["spec"].update(loadBalancerIP="192.0.2.78"))
+        await world.until(lambda: (address(world, "a"), address(world, "b")) == ("192.0.2.78", "192.0.2.77"))
+
+
+@in_loop
+async def test_a_foreign_class_is_left_alone() -> None:
+    async with running() as world:
+        world.client.create(service("foreign", loadBalancerClass="example.com/other"))
+        world.client.create(service("ours", loadBalancerClass="kmn.io/ip"))
+        await world.until(lambda: address(world, "ours") == "192.0.2.1")
+        assert not ingress(world, "foreign")
+
+
+@in_loop
+async def test_what_is_not_emulated_is_named() -> None:
+    async with running() as world:
+        world.client.create(
+            service("a", {AWS + "proxy-protocol": "*", AWS + "scheme": "internal", AWS + "type": "nlb"})
+        )
+        assert await world.until(lambda: world.events("NotEmulated")) == [
+            f"Service default/a: annotation {AWS}proxy-protocol: not emulated"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "field", "value"),
+    [
+        ({}, "target", "instance"),
+        ({"kmn.io/lb-target": "ip"}, "target", "ip"),
+        ({AWS + "nlb-target-type": "ip"}, "target", "ip"),
+        ({AWS + "type": "nlb-ip"}, "target", "ip"),
+        ({"cloud.google.com/neg": '{"exposed_ports": {"80":{}}}'}, "target", "ip"),
+        ({"cloud.google.com/neg": '{"ingress": true}'}, "target", "ip"),
+        ({AWS + "scheme": "internal"}, "internal", True),
+        ({AWS + "scheme": "internet-facing"}, "internal", False),
+        ({"networking.gke.io/load-balancer-type": "Internal"}, "internal", True),
+        ({K8S + "azure-load-balancer-internal": "true"}, "internal", True),
+        ({AWS + "target-group-attributes": "preserve_client_ip.enabled=false"}, "preserve_client", False),
+        ({K8S + "load-balancer-source-ranges": "10.0.0.0/8"}, "source_ranges", (PRIVATE,)),
+        ({K8S + "azure-allowed-ip-ranges": "10.0.0.0/8"}, "source_ranges", (PRIVATE,)),
+        ({AWS + "cross-zone-load-balancing-enabled": "true"}, "not_emulated", []),
+        (
+            {AWS + "cross-zone-load-balancing-enabled": "false"},
+            "not_emulated",
+            [
+                AWS + "cross-zone-load-balancing-enabled: false: "
+                "the edge is in no zone, and uses targets of all zones alike"
+            ],
+        ),
+        ({"kmn.io/lb-target": "node"}, "problems", ["kmn.io/lb-target: 'node' should be ip or instance"]),
+    ],
+)  # fmt: skip
+def test_annotations(annotations: dict[str, str], field: str, value: object) -> None:
+    wish = read_load_balancer(service("a", annotations, ports=[{"port": 80, "nodePort": 30080}]))
+    assert getattr(wish, field) == value
+
+
+def test_without_node_ports_packets_go_to_pods() -> None:
+    assert read_load_balancer(service("a", allocateLoadBalancerNodePorts=False)).target == "ip"
