@@ -27,6 +27,7 @@ from controller.features.service import (
 from controller.openflow.cookie import feature_of, object_hash, object_of
 from controller.openflow.readback import Installed
 from controller.openflow.wire import CtFlush, flow_add, flow_delete, group_add, group_delete, group_modify
+from controller.outside import Outside
 from controller.pipeline import Feature
 from controller.views import (
     EdgeView,
@@ -59,6 +60,7 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "endpointslices": slice_view,
     "edges": edge_view,
     "clusters": service_cidr,
+    "namespaces": lambda obj: None,  # for controller.outside only
 }
 
 
@@ -81,6 +83,8 @@ class Cluster:
         self._group_ids: dict[_GroupName, int] = {}
         self._groups_taken: dict[int, _GroupName] = {}
         self._stale: list[CtFlush] = []
+        self.outside = Outside()
+        self.stale_outside: list[CtFlush] = []  # connections for the edges to forget
         self.common.contribute(("Pipeline", "", ""), connectivity())
 
     # What is there.
@@ -109,6 +113,7 @@ class Cluster:
         names = ["Pipeline", "Cluster"]
         for kind, resource in (("Node", "nodes"), ("Pod", "pods"), ("Service", "services"), ("Edge", "edges")):
             names += [f"{kind}/{key}" for key in self._views[resource]]
+        names += [f"Edge/{edge}/nat" for edge in self._views["edges"]]
         names += [f"Edge/{edge.name}/{host.name}" for edge in self._views["edges"].values() for host in edge.hosts]
         return feature, [name for name in names if object_hash(name) == object_of(cookie)]
 
@@ -117,6 +122,7 @@ class Cluster:
     def replace(self, resource: str, items: Iterable[Object]) -> None:
         """A new list of a whole resource: what is not in it is gone."""
         items = list(items)
+        self.outside.replace(resource, items)
         present = {key_of(item) for item in items}
         known = [*self._views[resource], *(key for kind, key in self.malformed if kind == resource)]
         for key in known:
@@ -128,6 +134,7 @@ class Cluster:
     def apply(self, resource: str, event: str, obj: Object) -> None:
         """One event of a watch: ADDED, MODIFIED or DELETED."""
         key = key_of(obj)
+        self.outside.apply(resource, event, obj)
         if event == "DELETED":
             self.malformed.pop((resource, key), None)
             self._set(resource, key, None)
@@ -169,6 +176,7 @@ class Cluster:
         dirty, self._dirty = self._dirty, {}
         for resource, key in dirty:
             _COMPUTE[resource](self, key)
+        self.stale_outside = self.outside.compute(self._views["edges"], self._bridges)
         stale, self._stale = self._stale, []
         return stale
 

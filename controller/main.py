@@ -33,6 +33,7 @@ _FOLLOWED = (
     resources.SERVICES,
     resources.ENDPOINTSLICES,
     resources.EDGES,
+    resources.NAMESPACES,  # for egress addresses
     resources.CLUSTERS,  # for the network of virtual addresses
 )
 # Threads hand over to each other several times per change; the default interval (5 ms) is longer than a change takes.

@@ -18,9 +18,11 @@ __all__ = [
     "ALLOWED",
     "HAIRPIN",
     "MARK_ALLOWED",
+    "MARK_ALLOWED_PROXIED",
     "MARK_SERVICE",
     "NAT_ZONE",
     "OUT_PORT",
+    "PROXIED",
     "SCRATCH",
     "SERVICE",
     "SET_HAIRPIN",
@@ -60,9 +62,11 @@ class EdgeTable(IntEnum):
     CLASSIFIER = Table.CLASSIFIER
     ARP = Table.ARP
     CONNTRACK = Table.CONNTRACK
-    STATE = Table.STATE  # from outside only what answers; clusters and hosts may start connections
+    STATE = Table.STATE  # from outside only what answers, or is for a load balancer
+    SERVICE = Table.SERVICE  # load balancers' addresses and ports to a group of nodes or pods
     ROUTING = Table.ROUTING
     SNAT = Table.SNAT  # clusters' addresses become public ones
+    NATTED = 88  # what should have got a public address: without one it is dropped, and counted
     OUTPUT = Table.OUTPUT
 
 
@@ -78,6 +82,8 @@ class Feature(IntEnum):
     POD = 3
     SERVICE = 4
     EDGE = 5
+    LOAD_BALANCER = 30  # the edge's flows of Services
+    EGRESS = 31  # the edge's flows of pods with a public address of their own
 
 
 # Connection tracking zones: 1 for every connection and its DNAT, 2 for SNAT. A connection that needs both
@@ -103,7 +109,10 @@ def to_port(port: int) -> Action:
 # Connection marks in ZONE.
 #   [0] ALLOWED   passed every table once; "established" alone would not say so, as a DNAT commits before policy
 #   [1] SERVICE   DNATed from a virtual address
+#   [2] PROXIED   at the edge only: a load balancer's connection that gets the edge's address as its source
 ALLOWED: Field = ct_mark(0x1, 0x1)
 MARK_ALLOWED: Action = set_ct_mark(0x1, 0x1)
 SERVICE: Field = ct_mark(0x2, 0x2)
 MARK_SERVICE: Action = set_ct_mark(0x2, 0x2)
+PROXIED: Field = ct_mark(0x4, 0x4)
+MARK_ALLOWED_PROXIED: Action = set_ct_mark(0x5, 0x5)

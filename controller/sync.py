@@ -304,8 +304,9 @@ class Synchronizer:
             parts = [part for part in parts if part]
             if parts:
                 self.counters.messages += link.commit(parts, self._epoch, now)
-            if stale and scopes[0] is self.cluster.common:
-                link.flush(stale, ZONE)
+            flushes = stale if scopes[0] is self.cluster.common else self.cluster.stale_outside
+            if flushes:
+                link.flush(flushes, ZONE)
         self.counters.batches += 1
         if bridges != self._bridges:
             self._change_bridges(bridges)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from kmn.k8s import dataplane, objects
@@ -276,7 +277,9 @@ class EdgeView:
     next_hop_mac: str
     address: IPv4Address
     internet_cidr: IPv4Network
-    nat_addresses: tuple[IPv4Address, ...]
+    nat_addresses: tuple[IPv4Address, ...]  # one after the other without gaps; none: no NAT
+    nat_ports: tuple[int, int]
+    load_balancers: IPv4Network
     cluster_cidrs: tuple[IPv4Network, ...]
     hosts: tuple[EdgeHost, ...]
 
@@ -314,10 +317,34 @@ def edge_view(obj: Object) -> EdgeView | None:
         mac("spec.fabric.nextHopMAC", fabric.get("nextHopMAC")),
         _address(obj, "spec.address", spec.get("address")),
         network("spec.internetCIDR", spec.get("internetCIDR")),
-        tuple(_address(obj, f"spec.natAddresses[{i}]", a) for i, a in enumerate(spec.get("natAddresses") or ())),
+        _nat_addresses(obj),
+        _parse(
+            obj, "spec.natPorts", _port_range, spec.get("natPorts", "1024-65535"), "a range of ports such as 1024-65535"
+        ),
+        network("spec.loadBalancerCIDR", spec.get("loadBalancerCIDR", "192.0.2.0/24")),
         tuple(network(f"spec.clusterCIDRs[{i}]", c) for i, c in enumerate(spec.get("clusterCIDRs") or ())),
         hosts,
     )
+
+
+def _nat_addresses(obj: Object) -> tuple[IPv4Address, ...]:
+    spec = obj["spec"]
+    if spec.get("natOutgoing") is False:
+        return ()
+    found = [_address(obj, f"spec.natAddresses[{i}]", a) for i, a in enumerate(spec.get("natAddresses") or ())]
+    for i, (one, other) in enumerate(pairwise(found)):
+        if other != one + 1:
+            raise Malformed(
+                f"{describe(obj)}: spec.natAddresses[{i + 1}]: '{other}' should be {one + 1}, without a gap"
+            )
+    return tuple(found)
+
+
+def _port_range(value: Any) -> tuple[int, int]:
+    first, last = (_transport_port(port) for port in value.split("-"))
+    if first > last:
+        raise ValueError(value)
+    return first, last
 
 
 def service_cidr(obj: Object) -> IPv4Network | None:

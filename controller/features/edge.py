@@ -1,17 +1,36 @@
-"""The edge: from the clusters to the hosts outside under a public address, and the hosts among themselves.
+"""The edge: from the cluster to the hosts outside through the NAT gateway, and the hosts among themselves.
 
-Nothing comes in unasked. Connections leave under the first of the public addresses.
+Nothing comes in unasked, except for load balancers (``features.loadbalancer``). What the gateway has no address and
+port left for is dropped by a flow of its own, whose counter tells of it.
 """
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 from controller.features.arp import answer
-from controller.openflow.actions import DEC_TTL, DROP, actions, ct, goto, output_reg, set_eth_dst, set_eth_src
+from controller.openflow.actions import (
+    DEC_TTL,
+    DROP,
+    IN_PORT,
+    Action,
+    NatRange,
+    actions,
+    ct,
+    goto,
+    move,
+    output_reg,
+    set_eth_dst,
+    set_eth_src,
+    set_icmp_type,
+    set_nw_ttl,
+)
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.match import (
     ARP,
     ARP_REQUEST,
+    ICMP,
     IP,
     arp_sha,
     arp_spa,
@@ -19,16 +38,30 @@ from controller.openflow.match import (
     ct_state,
     dl_dst,
     dl_src,
+    icmp_type,
     in_port,
     match,
     nw_dst,
     nw_src,
 )
-from controller.pipeline import ALLOWED, MARK_ALLOWED, OUT_PORT, ZONE, EdgeTable, Feature, to_port
+from controller.pipeline import (
+    ALLOWED,
+    MARK_ALLOWED,
+    NAT_ZONE,
+    OUT_PORT,
+    PROXIED,
+    SCRATCH,
+    ZONE,
+    EdgeTable,
+    Feature,
+    to_port,
+)
 from controller.views import EdgeHost, EdgeView
 from kmn.k8s.dataplane import GATEWAY_MAC
 
-__all__ = ["edge_flows"]
+__all__ = ["edge_flows", "nat_owner", "translate"]
+
+_ECHO_REQUEST, _ECHO_REPLY = 8, 0
 
 
 def edge_flows(edge: EdgeView) -> list[Flow]:
@@ -39,12 +72,24 @@ def edge_flows(edge: EdgeView) -> list[Flow]:
     return flows
 
 
+def nat_owner(edge: str) -> Owner:
+    """Whose the flows are that drop what the NAT gateway has nothing left for."""
+    return Owner(Feature.EDGE, f"Edge/{edge}/nat")
+
+
+def translate(edge: EdgeView, first: IPv4Address, last: IPv4Address) -> Action:
+    """Give a new connection one of the addresses as its source, and a port of the gateway's range."""
+    sources = NatRange(first, last, *edge.nat_ports)
+    return ct(ZONE, commit=True, src=sources, mark=MARK_ALLOWED, table=EdgeTable.NATTED)
+
+
 def _pipeline(edge: EdgeView) -> list[Flow]:
     make = Owner(Feature.EDGE, f"Edge/{edge.name}").flow
     fabric = in_port(edge.fabric_ofport)
     to_fabric = (set_eth_src(edge.fabric_mac), set_eth_dst(edge.next_hop_mac), DEC_TTL)
     leave = actions(*to_fabric, to_port(edge.fabric_ofport), goto(EdgeTable.SNAT))
     commit = ct(ZONE, commit=True, mark=MARK_ALLOWED)
+    proxied = NatRange(edge.address, edge.address, 1024, 65535)
     flows = [
         make(EdgeTable.CLASSIFIER, 100, match(ARP, fabric), actions(goto(EdgeTable.ARP))),
         # On the fabric the edge is whatever its routers send to it; among the hosts it is every next hop.
@@ -56,12 +101,24 @@ def _pipeline(edge: EdgeView) -> list[Flow]:
         make(EdgeTable.STATE, 180, match(IP, ct_state("+rel+trk")), DROP),
         make(EdgeTable.STATE, 100, match(IP, fabric), actions(goto(EdgeTable.ROUTING))),
         make(EdgeTable.STATE, 90, match(IP, nw_dst(edge.internet_cidr)), actions(goto(EdgeTable.ROUTING))),
+        make(EdgeTable.STATE, 80, match(IP, nw_dst(edge.load_balancers)), actions(goto(EdgeTable.SERVICE))),
+        # The edge itself answers pings, to its own address.
+        make(EdgeTable.ROUTING, 220, match(*ICMP, fabric, nw_dst(edge.address), icmp_type(_ECHO_REQUEST)),
+             actions(*_echo(edge.fabric_mac))),
+        make(EdgeTable.ROUTING, 210, match(*ICMP, nw_dst(edge.address), icmp_type(_ECHO_REQUEST)),
+             actions(*_echo(GATEWAY_MAC))),
+        # Load balancers that do not keep the client's address: the edge's own stands for it, in NAT_ZONE.
+        make(EdgeTable.CLASSIFIER, 110, match(IP, fabric, nw_dst(edge.address)),
+             actions(ct(NAT_ZONE, nat=True, table=EdgeTable.CONNTRACK))),
+        make(EdgeTable.SNAT, 220, match(IP, PROXIED, ct_state("+rpl+trk")), actions(goto(EdgeTable.OUTPUT))),
+        make(EdgeTable.SNAT, 210, match(IP, PROXIED),
+             actions(ct(NAT_ZONE, commit=True, src=proxied, table=EdgeTable.OUTPUT))),
         make(EdgeTable.SNAT, 200, match(IP, ALLOWED), actions(goto(EdgeTable.OUTPUT))),
         make(EdgeTable.SNAT, 0, match(IP), actions(commit, goto(EdgeTable.OUTPUT))),
+        make(EdgeTable.NATTED, 0, match(IP), actions(goto(EdgeTable.OUTPUT))),
         make(EdgeTable.OUTPUT, 100, match(IP), actions(output_reg(OUT_PORT))),
-    ]
-    nat = edge.nat_addresses[0] if edge.nat_addresses else None
-    translate = ct(ZONE, commit=True, src=nat, mark=MARK_ALLOWED, table=EdgeTable.OUTPUT)
+    ]  # fmt: skip
+    exhausted = nat_owner(edge.name).flow
     for network in edge.cluster_cidrs:
         flows.append(
             make(EdgeTable.CLASSIFIER, 100, match(IP, fabric, nw_src(network)), actions(goto(EdgeTable.CONNTRACK)))
@@ -69,9 +126,21 @@ def _pipeline(edge: EdgeView) -> list[Flow]:
         # Only what was translated back gets here from a host; STATE sees to that.
         flows.append(make(EdgeTable.ROUTING, 100, match(IP, nw_dst(network)), leave))
         flows.append(make(EdgeTable.ROUTING, 110, match(IP, fabric, nw_dst(network)), DROP))
-        if nat is not None:
-            flows.append(make(EdgeTable.SNAT, 100, match(IP, fabric, nw_src(network)), actions(translate)))
+        # Without a free address and port the packet comes out of the translation as it was.
+        flows.append(exhausted(EdgeTable.NATTED, 100, match(IP, nw_src(network)), DROP))
+        if edge.nat_addresses:
+            public = translate(edge, edge.nat_addresses[0], edge.nat_addresses[-1])
+            flows.append(make(EdgeTable.SNAT, 100, match(IP, fabric, nw_src(network)), actions(public)))
     return flows
+
+
+def _echo(mac: str) -> tuple[Action, ...]:
+    """Send an echo request back as its answer."""
+    return (
+        move("eth_src", "eth_dst"), set_eth_src(mac),
+        move("nw_src", SCRATCH), move("nw_dst", "nw_src"), move(SCRATCH, "nw_dst"),
+        set_icmp_type(_ECHO_REPLY), set_nw_ttl(64), IN_PORT,
+    )  # fmt: skip
 
 
 def _host(edge: EdgeView, host: EdgeHost) -> list[Flow]:

@@ -20,6 +20,7 @@ __all__ = [
     "IN_PORT",
     "Action",
     "Actions",
+    "NatRange",
     "actions",
     "ct",
     "goto",
@@ -32,6 +33,8 @@ __all__ = [
     "set_ct_mark",
     "set_eth_dst",
     "set_eth_src",
+    "set_icmp_type",
+    "set_nw_ttl",
     "set_reg",
 ]
 
@@ -134,6 +137,15 @@ def set_eth_dst(mac: str) -> Action:
     return Action(f"set_field:{mac}->eth_dst", _set_field(struct.pack("!I", 0x80000606) + mac_bytes(mac)))
 
 
+def set_icmp_type(number: int) -> Action:
+    """Of an ICMP message; the flow must match on ICMP."""
+    return Action(f"set_field:{number}->icmp_type", _set_field(struct.pack("!IB", 0x80002601, number)))
+
+
+def set_nw_ttl(ttl: int) -> Action:
+    return Action(f"set_field:{ttl}->nw_ttl", _set_field(struct.pack("!IB", 0x00013A01, ttl)))
+
+
 def set_arp_op(operation: int) -> Action:
     return Action(f"set_field:{operation}->arp_op", _set_field(struct.pack("!IH", 0x80002A02, operation)))
 
@@ -148,6 +160,8 @@ _COPY = {
     "eth_dst": ("NXM_OF_ETH_DST", 0x80000606, 48),
     "arp_sha": ("NXM_NX_ARP_SHA", 0x80003006, 48),
     "arp_tha": ("NXM_NX_ARP_THA", 0x80003206, 48),
+    "nw_src": ("NXM_OF_IP_SRC", 0x80001604, 32),
+    "nw_dst": ("NXM_OF_IP_DST", 0x80001804, 32),
     "arp_spa": ("NXM_OF_ARP_SPA", 0x80002C04, 32),
     "arp_tpa": ("NXM_OF_ARP_TPA", 0x80002E04, 32),
     **{f"reg{n}": (f"NXM_NX_REG{n}", _nxm_reg(n), 32) for n in range(16)},
@@ -162,6 +176,20 @@ def move(source: str, destination: str) -> Action:
         raise ValueError(f"move:{source}->{destination}: {bits} bits do not fit {destination_bits}")
     packed = struct.pack("!HHHHHHII4x", 28, 24, bits, 0, 0, 0, source_oxm, destination_oxm)
     return Action(f"move:{source_text}[]->{destination_text}[]", packed)
+
+
+class NatRange(NamedTuple):
+    """Source addresses and ports to choose from: connections that differ in their destination share them."""
+
+    first: IPv4Address
+    last: IPv4Address
+    first_port: int
+    last_port: int
+
+    def __str__(self) -> str:
+        addresses = f"{self.first}-{self.last}" if self.last != self.first else str(self.first)
+        ports = f"{self.first_port}-{self.last_port}" if self.last_port != self.first_port else str(self.first_port)
+        return f"{addresses}:{ports}"
 
 
 class Nat(NamedTuple):
@@ -185,13 +213,26 @@ def _nat(nat: Nat | None) -> Action:
     return Action(f"nat({nat.direction}={nat.address}:{nat.port})", packed)
 
 
+def _nat_range(chosen: NatRange) -> Action:
+    """As Open vSwitch writes it: the end of a range is left out where it is its beginning."""
+    present, body = 0x01, chosen.first.packed
+    if chosen.last != chosen.first:
+        present, body = present | 0x02, body + chosen.last.packed
+    present, body = present | 0x10, body + chosen.first_port.to_bytes(2, "big")
+    if chosen.last_port != chosen.first_port:
+        present, body = present | 0x20, body + chosen.last_port.to_bytes(2, "big")
+    length = (16 + len(body) + 7) // 8 * 8
+    packed = struct.pack("!HHIH2xHH", 0xFFFF, length, _NICIRA, 36, 1, present) + body
+    return Action(f"nat(src={chosen})", packed.ljust(length, b"\0"))
+
+
 def ct(
     zone: int,
     *,
     table: int | None = None,
     commit: bool = False,
     nat: bool = False,
-    src: IPv4Address | None = None,
+    src: IPv4Address | NatRange | None = None,
     dst: tuple[IPv4Address, int] | None = None,
     mark: Action | None = None,
 ) -> Action:
@@ -203,8 +244,10 @@ def ct(
     inner: list[Action] = []
     texts = [*(["commit"] if commit else ()), *([f"table={table}"] if table is not None else ()), f"zone={zone}"]
     if src is not None or dst is not None or nat:
-        chosen = Nat("src", src) if src is not None else Nat("dst", *dst) if dst is not None else None
-        inner.append(_nat(chosen))
+        if isinstance(src, NatRange):
+            inner.append(_nat_range(src))
+        else:
+            inner.append(_nat(Nat("src", src) if src is not None else Nat("dst", *dst) if dst is not None else None))
         texts.append(inner[-1].text)
     if mark is not None:
         inner.append(mark)

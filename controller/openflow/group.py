@@ -36,10 +36,15 @@ class Group(NamedTuple):
 
     ``dp_hash``: the datapath hashes and megaflows match on some bits of the hash. With the switch's own choice of
     method a large group would need an upcall, and a megaflow, for every connection.
+
+    ``by_source``: clients (their addresses, not their connections) are spread, so that one stays with its bucket as
+    long as the buckets are the same. Give such a group another number than one of the same name without: how buckets
+    are chosen is not compared with what a switch has.
     """
 
     id: int
     buckets: tuple[Bucket, ...]
+    by_source: bool = False
 
     @property
     def content(self) -> bytes:
@@ -48,4 +53,5 @@ class Group(NamedTuple):
 
     def __str__(self) -> str:
         buckets = ",".join([bucket.text for bucket in self.buckets])
-        return f" group_id={self.id},type=select,selection_method=dp_hash,{buckets}"
+        method = "hash,fields=ip_src" if self.by_source else "dp_hash"
+        return f" group_id={self.id},type=select,selection_method={method},{buckets}"

@@ -28,6 +28,7 @@ __all__ = [
     "ct_state",
     "dl_dst",
     "dl_src",
+    "icmp_type",
     "in_port",
     "mac_bytes",
     "match",
@@ -84,6 +85,7 @@ _IPV4_SRC = 0x80001604
 _IPV4_DST = 0x80001804
 _TCP_SRC = 0x80001B04  # masked
 _TCP_DST = 0x80001C02
+_ICMP_TYPE = 0x80002601
 _UDP_SRC = 0x80001F04  # masked
 _UDP_DST = 0x80002002
 _ARP_OP = 0x80002A02
@@ -192,6 +194,11 @@ def tp_src_bits(protocol: Protocol, value: int, mask: int) -> Field:
     header = _TCP_SRC if protocol is TCP else _UDP_SRC
     bits = value.to_bytes(2, "big") + mask.to_bytes(2, "big")
     return Field(7, _oxm(header, bits), 15, f"tp_src={value:#x}/{mask:#x}")
+
+
+def icmp_type(number: int) -> Field:
+    """The type of an ICMP message; together with ``ICMP``."""
+    return Field(7, _oxm(_ICMP_TYPE, bytes([number])), 17, f"icmp_type={number}")
 
 
 @cache

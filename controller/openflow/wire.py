@@ -50,6 +50,8 @@ _GROUP_ADD, _GROUP_MODIFY, _GROUP_DELETE = 0, 1, 2
 _SELECT = 1
 # OFPGPT_EXPERIMENTER of the Open Networking Foundation: selection_method=dp_hash, hash of the layer-4 tuple.
 _DP_HASH = struct.pack("!HHII4x16sQ", 0xFFFF, 40, 0x154D, 1, b"dp_hash", 0)
+# selection_method=hash over the source address: ip_src with all bits.
+_BY_SOURCE = struct.pack("!HHII4x16sQII", 0xFFFF, 48, 0x154D, 1, b"hash", 0, 0x80001604, 0xFFFFFFFF)
 _NO_BUCKET = 0xFFFFFFFF
 
 
@@ -87,12 +89,12 @@ def _group_mod(command: int, number: int, buckets: bytes, properties: bytes) -> 
 
 
 def group_add(group: Group) -> bytes:
-    return _group_mod(_GROUP_ADD, group.id, group.content, _DP_HASH)
+    return _group_mod(_GROUP_ADD, group.id, group.content, _BY_SOURCE if group.by_source else _DP_HASH)
 
 
 def group_modify(group: Group) -> bytes:
     """Replace the buckets of a group that is there."""
-    return _group_mod(_GROUP_MODIFY, group.id, group.content, _DP_HASH)
+    return _group_mod(_GROUP_MODIFY, group.id, group.content, _BY_SOURCE if group.by_source else _DP_HASH)
 
 
 def group_delete(number: int) -> bytes:

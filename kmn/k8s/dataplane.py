@@ -11,6 +11,7 @@ __all__ = [
     "CONTROLLER_PORT",
     "DATAPATH_ID",
     "DATAPLANE_NAME",
+    "EGRESS_ADDRESS",
     "FIRST_POD_OFPORT",
     "GATEWAY_MAC",
     "HAIRPIN_IP",
@@ -34,6 +35,8 @@ MAC = "kmn.io/mac"
 OFPORT = "kmn.io/ofport"  # OpenFlow port number on the node's bridge, decimal
 # Annotation of Pods only: one of kmn's own programs listens in the pod. Its value is the program's name ("dns").
 PROGRAM = "kmn.io/program"
+# Annotation of Pods and Namespaces: the public address under which connections leave the edge.
+EGRESS_ADDRESS = "kmn.io/egress-address"
 # Annotations of Nodes only.
 DATAPATH_ID = "kmn.io/datapath-id"  # 16 hexadecimal digits
 # Source MAC of what leaves for the fabric, and where the fabric sends. Not the MAC of the uplink's device itself: the

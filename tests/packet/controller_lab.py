@@ -30,7 +30,7 @@ from controller.sync import Synchronizer
 from kmn.k8s import dataplane
 from kmn.k8s.objects import Object
 
-RESOURCES = ("nodes", "pods", "services", "endpointslices", "edges", "clusters")
+RESOURCES = ("nodes", "pods", "services", "endpointslices", "edges", "clusters", "namespaces")
 _numbers = itertools.count()
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -212,6 +212,14 @@ def test_headless_and_external_services_have_no_flows() -> None:
     assert of_feature(given(nodes=[make.node()], services=[headless, external]), Feature.SERVICE) == set()
 
 
+def echo(mac: str) -> str:
+    return (
+        f"move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],set_field:{mac}->eth_src,move:NXM_OF_IP_SRC[]->NXM_NX_REG15[],"
+        "move:NXM_OF_IP_DST[]->NXM_OF_IP_SRC[],move:NXM_NX_REG15[]->NXM_OF_IP_DST[],set_field:0->icmp_type,"
+        "set_field:64->nw_ttl,IN_PORT"
+    )
+
+
 def test_edge() -> None:
     to_host = f"set_field:{GATEWAY}->eth_src,set_field:0a:58:cb:00:71:0a->eth_dst,dec_ttl,set_field:0xb->reg2"
     host = "in_port=11,dl_src=0a:58:cb:00:71:0a"
@@ -230,16 +238,24 @@ def test_edge() -> None:
         "table=16, priority=100,ip,in_port=1 actions=goto_table:52",
         "table=16, priority=90,ip,nw_dst=203.0.113.0/24 actions=goto_table:52",
         f"table=52, priority=200,ip,nw_dst=203.0.113.10 actions={to_host},goto_table:84",
+        "table=16, priority=80,ip,nw_dst=192.0.2.0/24 actions=goto_table:28",
+        f"table=52, priority=220,icmp,in_port=1,nw_dst=203.0.113.1,icmp_type=8 actions={echo('0a:00:00:00:0e:02')}",
+        f"table=52, priority=210,icmp,nw_dst=203.0.113.1,icmp_type=8 actions={echo(GATEWAY)}",
         "table=52, priority=110,ip,in_port=1,nw_dst=10.244.0.0/16 actions=drop",
         (
             "table=52, priority=100,ip,nw_dst=10.244.0.0/16 actions=set_field:0a:00:00:00:0e:02->eth_src,"
             "set_field:0a:00:00:00:0e:03->eth_dst,dec_ttl,set_field:0x1->reg2,goto_table:84"
         ),
+        "table=0, priority=110,ip,in_port=1,nw_dst=203.0.113.1 actions=ct(table=12,zone=2,nat)",
+        "table=84, priority=220,ct_state=+rpl+trk,ct_mark=0x4/0x4,ip actions=goto_table:92",
+        "table=84, priority=210,ct_mark=0x4/0x4,ip actions=ct(commit,table=92,zone=2,nat(src=203.0.113.1:1024-65535))",
         "table=84, priority=200,ct_mark=0x1/0x1,ip actions=goto_table:92",
         (
             "table=84, priority=100,ip,in_port=1,nw_src=10.244.0.0/16 "
-            "actions=ct(commit,table=92,zone=1,nat(src=198.51.100.1),exec(set_field:0x1/0x1->ct_mark))"
+            "actions=ct(commit,table=88,zone=1,nat(src=198.51.100.1:1024-65535),exec(set_field:0x1/0x1->ct_mark))"
         ),
+        "table=88, priority=100,ip,nw_src=10.244.0.0/16 actions=drop",
+        "table=88, priority=0,ip actions=goto_table:92",
         "table=84, priority=0,ip actions=ct(commit,zone=1,exec(set_field:0x1/0x1->ct_mark)),goto_table:92",
         "table=92, priority=100,ip actions=output:NXM_NX_REG2[]",
     }

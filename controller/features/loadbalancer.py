@@ -1,0 +1,138 @@
+"""The way in at the edge: a LoadBalancer Service's address and port to a group of nodes or pods.
+
+Clients keep their address; the edge is on the way of the answers, as it is the fabric's way out, and translates them
+back. In instance mode targets are node ports of nodes that a health check would pass, in IP mode ready pods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Address
+from zlib import crc32
+
+from controller.features.service import parts
+from controller.openflow.actions import DROP, actions, ct, group
+from controller.openflow.cookie import Owner
+from controller.openflow.flow import Flow
+from controller.openflow.group import Bucket, Group, bucket
+from controller.openflow.match import IP, TCP, UDP, Field, Protocol, match, nw_dst, nw_src, tp_dst, tp_src_bits
+from controller.openflow.wire import CtFlush
+from controller.outside_views import BalancerPort, BalancerView, TargetNode, TargetSlice
+from controller.pipeline import MARK_ALLOWED, MARK_ALLOWED_PROXIED, ZONE, EdgeTable, Feature
+from controller.views import Endpoint
+
+__all__ = ["Targets", "balancer_flows", "count_groups", "group_name", "stale", "targets"]
+
+Targets = Mapping[BalancerPort, tuple[Endpoint, ...]]
+
+_PROTOCOLS: Mapping[str, Protocol] = {"TCP": TCP, "UDP": UDP}
+_UDP_NUMBER = 17
+_MAX_BUCKET = 0xFFFFFF00
+
+
+def targets(view: BalancerView, slices: Iterable[TargetSlice], nodes: Iterable[TargetNode]) -> Targets:
+    """Where each port's connections may go; an empty tuple: nowhere."""
+    slices = list(slices)
+    # Whether an endpoint may be used by anybody: ready, or for want of any such one that still serves.
+    only_ready = any(endpoint.ready for each in slices for endpoint in each.endpoints)
+    if not view.to_pods:
+        usable = [node for node in nodes if not view.local or _has_endpoint(node, slices, only_ready)]
+        return {
+            port: tuple(sorted(Endpoint(node.address, port.node_port) for node in usable if port.node_port))
+            for port in view.ports
+            if port.protocol in _PROTOCOLS
+        }
+    found: dict[BalancerPort, tuple[Endpoint, ...]] = {}
+    for port in view.ports:
+        if port.protocol in _PROTOCOLS:
+            endpoints = {
+                Endpoint(IPv4Address(endpoint.address), number)
+                for each in slices
+                for name, protocol, number in each.ports
+                if (name, protocol) == (port.name, port.protocol)
+                for endpoint in each.endpoints
+                if endpoint.ready or not only_ready
+            }
+            found[port] = tuple(sorted(endpoints))
+    return found
+
+
+def _has_endpoint(node: TargetNode, slices: Iterable[TargetSlice], only_ready: bool) -> bool:
+    """What the node's health check port answers."""
+    return any(
+        endpoint.node == node.name and (endpoint.ready or not only_ready)
+        for each in slices
+        for endpoint in each.endpoints
+    )
+
+
+def group_name(view: BalancerView, port: BalancerPort, part: int) -> str:
+    """What the number of a group follows from; groups that choose in another way have other numbers."""
+    how = " by source" if view.affinity else ""
+    return f"{view.key}:{port.port}/{port.protocol}{how}" + (f"#{part}" if part else "")
+
+
+def count_groups(view: BalancerView, endpoints: Sequence[Endpoint]) -> int:
+    """Targets of many are divided by bits of the client's port; with affinity the port must not count."""
+    return 0 if not endpoints else 1 if view.affinity else parts(endpoints)
+
+
+def balancer_flows(
+    view: BalancerView, chosen: Targets, group_ids: Mapping[BalancerPort, Sequence[int]]
+) -> tuple[list[Flow], list[Group]]:
+    """Flows and groups of one Service for the edge's bridge."""
+    make = Owner(Feature.LOAD_BALANCER, f"Service/{view.key}").flow
+    # Ports that the Service does not have, sources that may not come, an internal address.
+    flows = [make(EdgeTable.SERVICE, 190, match(IP, nw_dst(address)), DROP) for address in view.addresses]
+    groups: list[Group] = []
+    if view.internal:
+        return flows, groups
+    sources: list[tuple[Field, ...]] = [(nw_src(network),) for network in view.source_ranges]
+    if not sources or any(network.prefixlen == 0 for network in view.source_ranges):
+        sources = [()]
+    for port, endpoints in chosen.items():
+        protocol, numbers = _PROTOCOLS[port.protocol], group_ids.get(port, ())
+        for part, number in enumerate(numbers):
+            bits = (tp_src_bits(protocol, part << 1, len(numbers) - 1 << 1),) if len(numbers) > 1 else ()
+            for address in view.addresses:
+                for source in sources:
+                    wanted = match(*protocol, *source, nw_dst(address), *bits, tp_dst(protocol, port.port))
+                    flows.append(make(EdgeTable.SERVICE, 200, wanted, actions(group(number))))
+            groups.append(Group(number, _buckets(view, endpoints[part :: len(numbers)]), by_source=view.affinity))
+    return flows, groups
+
+
+def _buckets(view: BalancerView, endpoints: Iterable[Endpoint]) -> tuple[Bucket, ...]:
+    # Nothing at the edge decides about the connection after this.
+    mark = MARK_ALLOWED if view.preserve_client else MARK_ALLOWED_PROXIED
+    made: dict[int, Bucket] = {}
+    for endpoint in endpoints:
+        number = crc32(b"%b:%d" % (endpoint.address.packed, endpoint.port)) % _MAX_BUCKET
+        while number in made:
+            number = (number + 1) % _MAX_BUCKET
+        made[number] = bucket(
+            number, ct(ZONE, commit=True, dst=(endpoint.address, endpoint.port), mark=mark, table=EdgeTable.ROUTING)
+        )
+    return tuple(made.values())
+
+
+def stale(
+    before: BalancerView | None, chosen_before: Targets, after: BalancerView | None, chosen: Targets
+) -> list[CtFlush]:
+    """UDP "connections" to what is no target any more, which clients would keep for ever."""
+    if before is None:
+        return []
+    kept = {
+        (address, port.port, endpoint)
+        for address in (after.addresses if after and not after.internal else ())
+        for port, endpoints in chosen.items()
+        for endpoint in endpoints
+    }
+    return [
+        CtFlush(_UDP_NUMBER, address, port.port, endpoint.address, endpoint.port)
+        for address in before.addresses
+        for port, endpoints in chosen_before.items()
+        if port.protocol == "UDP"
+        for endpoint in endpoints
+        if (address, port.port, endpoint) not in kept
+    ]

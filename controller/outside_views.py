@@ -1,0 +1,152 @@
+"""What the edge's load balancers and egress addresses need of API objects, beside ``controller.views``.
+
+Kept small and unparsed where there are many: most Services are no load balancers, most pods have no egress address.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import NamedTuple
+
+from controller.views import Malformed
+from kmn.k8s import dataplane, objects
+from kmn.k8s.loadbalancers import is_ours, read_load_balancer
+from kmn.k8s.objects import Key, Object, condition, describe, key_of, labels, name_of
+
+__all__ = [
+    "BalancerPort",
+    "BalancerView",
+    "EgressPod",
+    "TargetEndpoint",
+    "TargetNode",
+    "TargetSlice",
+    "balancer_view",
+    "egress_address",
+    "egress_pod",
+    "target_node",
+    "target_slice",
+]
+
+_EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
+
+
+class BalancerPort(NamedTuple):
+    name: str
+    protocol: str
+    port: int
+    node_port: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BalancerView:
+    """A LoadBalancer Service that has its address."""
+
+    key: Key
+    addresses: tuple[IPv4Address, ...]
+    ports: tuple[BalancerPort, ...]
+    to_pods: bool  # IP mode; else node ports
+    local: bool  # only nodes with endpoints
+    affinity: bool  # a client stays with its target
+    internal: bool
+    preserve_client: bool
+    source_ranges: tuple[IPv4Network, ...]
+
+
+def balancer_view(obj: Object) -> BalancerView | None:
+    if not is_ours(obj):
+        return None
+    ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    addresses = tuple(IPv4Address(e["ip"]) for e in ingress if e.get("ip") and ":" not in e["ip"])
+    if not addresses:
+        return None
+    spec, wish = obj["spec"], read_load_balancer(obj)
+    return BalancerView(
+        key_of(obj),
+        addresses,
+        tuple(
+            BalancerPort(p.get("name") or "", p.get("protocol") or "TCP", int(p["port"]), p.get("nodePort"))
+            for p in spec.get("ports") or ()
+        ),
+        wish.target == "ip",
+        spec.get("externalTrafficPolicy") == "Local",
+        spec.get("sessionAffinity") == "ClientIP",
+        wish.internal,
+        wish.preserve_client,
+        wish.source_ranges,
+    )
+
+
+class TargetNode(NamedTuple):
+    """A node that load balancers may send to."""
+
+    name: str
+    address: IPv4Address
+
+
+def target_node(obj: Object) -> TargetNode | None:
+    """None for a node that is not ready, being deleted, or excluded by its label."""
+    ready = condition(obj, "Ready")
+    if (ready and ready["status"] != "True") or _EXCLUDED in labels(obj) or obj["metadata"].get("deletionTimestamp"):
+        return None
+    addresses = (obj.get("status") or {}).get("addresses") or ()
+    internal = next((a.get("address") for a in addresses if a.get("type") == "InternalIP"), None)
+    return TargetNode(name_of(obj), IPv4Address(internal)) if internal else None
+
+
+class TargetEndpoint(NamedTuple):
+    address: str
+    node: str
+    ready: bool  # else it serves while it terminates
+
+
+class TargetSlice(NamedTuple):
+    """The endpoints of a slice that may be sent to."""
+
+    service: Key
+    endpoints: tuple[TargetEndpoint, ...]
+    ports: tuple[tuple[str, str, int], ...]  # name, protocol, number
+
+
+def target_slice(obj: Object) -> TargetSlice | None:
+    service = labels(obj).get("kubernetes.io/service-name")
+    if not service or obj.get("addressType") != "IPv4":
+        return None
+    found = []
+    for endpoint in obj.get("endpoints") or ():
+        state = endpoint.get("conditions") or {}
+        ready = state.get("ready") is not False
+        if ready or (state.get("serving") and state.get("terminating")):
+            found.append(TargetEndpoint(endpoint["addresses"][0], endpoint.get("nodeName") or "", ready))
+    ports = tuple(
+        (port.get("name") or "", port.get("protocol") or "TCP", int(port["port"]))
+        for port in obj.get("ports") or ()
+        if port.get("port") is not None
+    )
+    return TargetSlice(Key(key_of(obj).namespace, service), tuple(found), ports)
+
+
+def egress_address(obj: Object) -> IPv4Address | None:
+    """Of a Namespace or Pod: the public address under which its connections leave."""
+    value = objects.annotation(obj, dataplane.EGRESS_ADDRESS)
+    if value is None:
+        return None
+    try:
+        return IPv4Address(value)
+    except ValueError:
+        where = f"metadata.annotations[{dataplane.EGRESS_ADDRESS}]"
+        raise Malformed(f"{describe(obj)}: {where}: {value!r} should be an IPv4 address") from None
+
+
+class EgressPod(NamedTuple):
+    address: IPv4Address
+    egress: IPv4Address | None  # its own wish, before its namespace's
+
+
+def egress_pod(obj: Object) -> EgressPod | None:
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    address = status.get("podIP")
+    # Pods on the host network have their node's address, which is not theirs alone.
+    if spec.get("hostNetwork") or not address or ":" in address or status.get("phase") in ("Succeeded", "Failed"):
+        return None
+    return EgressPod(IPv4Address(address), egress_address(obj))
