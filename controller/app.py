@@ -43,6 +43,7 @@ def _parse(datapath: Any, version: int, kind: int, length: int, xid: int, buffer
         (what,) = struct.unpack_from("!H", buffer, 8)
         cls = {
             ofproto_v1_5.OFPMP_FLOW_DESC: ofproto_v1_5_parser.OFPFlowDescStatsReply,
+            ofproto_v1_5.OFPMP_AGGREGATE_STATS: ofproto_v1_5_parser.OFPAggregateStatsReply,
             ofproto_v1_5.OFPMP_GROUP_DESC: ofproto_v1_5_parser.OFPGroupDescStatsReply,
         }.get(what)
         if cls is not None:
@@ -111,6 +112,7 @@ class KmnController(app_manager.OSKenApp):  # type: ignore[misc]
         [
             ofp_event.EventOFPFlowDescStatsReply,
             ofp_event.EventOFPGroupDescStatsReply,
+            ofp_event.EventOFPAggregateStatsReply,
             ofp_event.EventOFPBundleCtrlMsg,
             ofp_event.EventOFPErrorMsg,
         ],

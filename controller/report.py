@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from controller.problems import Problem
 from kmn.k8s.client import Client
 from kmn.k8s.dataplane import DATAPLANE_NAME, OBSERVED_RESOURCES
 from kmn.k8s.errors import AlreadyExists, ApiError, NotFound
@@ -34,11 +35,14 @@ class Report(NamedTuple):
     observed: Mapping[str, str]
     nodes: tuple[BridgeStatus, ...]
     problems: tuple[str, ...] = ()
+    drops: tuple[Problem, ...] = ()  # packets that are lost for want of something
 
     def status(self) -> dict[str, Any]:
         """The status of the DataPlane object."""
         observed = {resource: self.observed[resource] for resource in OBSERVED_RESOURCES if resource in self.observed}
-        status = {"observed": observed, "nodes": [node._asdict() for node in self.nodes]}
+        status: dict[str, Any] = {"observed": observed, "nodes": [node._asdict() for node in self.nodes]}
+        if self.drops:
+            status["drops"] = [problem.status() for problem in self.drops]
         return {**status, "problems": list(self.problems)} if self.problems else status
 
 

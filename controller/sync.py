@@ -21,7 +21,9 @@ from controller.link import Channel, Link, Phase
 from controller.openflow import wire
 from controller.openflow.readback import Installed, SwitchError
 from controller.pipeline import ZONE
+from controller.problems import NatWatch
 from controller.report import BridgeStatus, Report
+from controller.views import EdgeView
 from kmn.k8s.objects import Object
 
 __all__ = ["Synchronizer"]
@@ -30,6 +32,7 @@ LOG = logging.getLogger(__name__)
 
 _ANSWER_TIMEOUT = 60.0  # a switch that says nothing for so long is disconnected
 _COMMIT_REPLY = 5
+_COUNT_XID = 0x6B6D6F  # of questions about counters; their answers are told by their type
 _MAX_BEHIND = 4  # bundles that a switch may have to answer before changes are gathered instead of sent
 _MAX_EPOCHS = 1000  # remembered while a bridge does not confirm
 
@@ -106,6 +109,7 @@ class Synchronizer:
         self._epochs: dict[int, dict[str, str]] = {}  # versions of those not in force everywhere
         self._in_force: dict[str, str] = {}
         self._reported: Report | None = None
+        self._nat = NatWatch()
         self._changed = False  # objects came in since the last epoch
 
     # Called from any thread.
@@ -156,6 +160,8 @@ class Synchronizer:
         now = time.monotonic()
         times = [link.retry_at for link in self._links.values() if link.phase is Phase.FAILED]
         times += [since + _ANSWER_TIMEOUT for link in self._links.values() if (since := link.oldest_request())]
+        if (question := self._nat.next_question()) is not None:
+            times.append(question)
         return max(0.0, min(min(times) - now, _ANSWER_TIMEOUT)) if times else None
 
     def _handle(self, item: _Item) -> None:
@@ -199,7 +205,10 @@ class Synchronizer:
 
     def _answer(self, link: Link, message: bytes) -> None:
         kind = message[1]
-        if kind == wire.MULTIPART_REPLY:
+        packets = wire.aggregate_packets(message)
+        if packets is not None:
+            self._nat.answer(link.channel.bridge, packets, time.monotonic())
+        elif kind == wire.MULTIPART_REPLY:
             installed = link.read(message)
             if installed is not None and link.phase is Phase.READING:
                 self._write(link, installed)
@@ -279,8 +288,18 @@ class Synchronizer:
                 link.channel.close()
             elif link.phase is Phase.FAILED and link.retry_at <= now:
                 self._read(link)
+        self._watch_nat(now)
         self._observe()
         self._report()
+
+    def _watch_nat(self, now: float) -> None:
+        for name, bridge in self._bridges.items():
+            link = self._links.get(name)
+            if isinstance(bridge, EdgeView):
+                if link is None or link.phase is not Phase.IN_STEP:
+                    self._nat.forget(name)
+                elif question := self._nat.question(bridge, now, _COUNT_XID):
+                    link.channel.send(question)
 
     def _compute(self) -> None:
         """A new epoch: recompute what changed, and send it to the bridges that are in step or about to be."""
@@ -349,7 +368,12 @@ class Synchronizer:
                     sum(len(scope.groups) for scope in scopes),
                 )
             )
-        report = Report(dict(self._in_force), tuple(statuses), tuple(sorted(self.cluster.malformed.values())))
+        report = Report(
+            dict(self._in_force),
+            tuple(statuses),
+            tuple(sorted(self.cluster.malformed.values())),
+            self._nat.problems(time.monotonic()),
+        )
         if report != self._reported:
             self._reported = report
             self._on_report(report)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
+from typing import NamedTuple
 from zlib import crc32
 
-from controller.features.service import parts
 from controller.openflow.actions import DROP, actions, ct, group
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
@@ -19,15 +19,21 @@ from controller.openflow.match import IP, TCP, UDP, Field, Protocol, match, nw_d
 from controller.openflow.wire import CtFlush
 from controller.outside_views import BalancerPort, BalancerView, TargetNode, TargetSlice
 from controller.pipeline import MARK_ALLOWED, MARK_ALLOWED_PROXIED, ZONE, EdgeTable, Feature
-from controller.views import Endpoint
 
-__all__ = ["Targets", "balancer_flows", "count_groups", "group_name", "stale", "targets"]
+__all__ = ["Target", "Targets", "balancer_flows", "count_groups", "group_name", "stale", "targets"]
 
-Targets = Mapping[BalancerPort, tuple[Endpoint, ...]]
+
+class Target(NamedTuple):
+    address: IPv4Address
+    port: int
+
+
+Targets = Mapping[BalancerPort, tuple[Target, ...]]
 
 _PROTOCOLS: Mapping[str, Protocol] = {"TCP": TCP, "UDP": UDP}
 _UDP_NUMBER = 17
 _MAX_BUCKET = 0xFFFFFF00
+_GROUP_SIZE = 64  # targets in a group, as of Services: larger ones spread badly
 
 
 def targets(view: BalancerView, slices: Iterable[TargetSlice], nodes: Iterable[TargetNode]) -> Targets:
@@ -38,15 +44,15 @@ def targets(view: BalancerView, slices: Iterable[TargetSlice], nodes: Iterable[T
     if not view.to_pods:
         usable = [node for node in nodes if not view.local or _has_endpoint(node, slices, only_ready)]
         return {
-            port: tuple(sorted(Endpoint(node.address, port.node_port) for node in usable if port.node_port))
+            port: tuple(sorted(Target(node.address, port.node_port) for node in usable if port.node_port))
             for port in view.ports
             if port.protocol in _PROTOCOLS
         }
-    found: dict[BalancerPort, tuple[Endpoint, ...]] = {}
+    found: dict[BalancerPort, tuple[Target, ...]] = {}
     for port in view.ports:
         if port.protocol in _PROTOCOLS:
             endpoints = {
-                Endpoint(IPv4Address(endpoint.address), number)
+                Target(IPv4Address(endpoint.address), number)
                 for each in slices
                 for name, protocol, number in each.ports
                 if (name, protocol) == (port.name, port.protocol)
@@ -72,9 +78,12 @@ def group_name(view: BalancerView, port: BalancerPort, part: int) -> str:
     return f"{view.key}:{port.port}/{port.protocol}{how}" + (f"#{part}" if part else "")
 
 
-def count_groups(view: BalancerView, endpoints: Sequence[Endpoint]) -> int:
+def count_groups(view: BalancerView, endpoints: Sequence[Target]) -> int:
     """Targets of many are divided by bits of the client's port; with affinity the port must not count."""
-    return 0 if not endpoints else 1 if view.affinity else parts(endpoints)
+    count = 1
+    while not view.affinity and count * _GROUP_SIZE < len(endpoints):
+        count *= 2
+    return count if endpoints else 0
 
 
 def balancer_flows(
@@ -102,7 +111,7 @@ def balancer_flows(
     return flows, groups
 
 
-def _buckets(view: BalancerView, endpoints: Iterable[Endpoint]) -> tuple[Bucket, ...]:
+def _buckets(view: BalancerView, endpoints: Iterable[Target]) -> tuple[Bucket, ...]:
     # Nothing at the edge decides about the connection after this.
     mark = MARK_ALLOWED if view.preserve_client else MARK_ALLOWED_PROXIED
     made: dict[int, Bucket] = {}
@@ -110,9 +119,7 @@ def _buckets(view: BalancerView, endpoints: Iterable[Endpoint]) -> tuple[Bucket,
         number = crc32(b"%b:%d" % (endpoint.address.packed, endpoint.port)) % _MAX_BUCKET
         while number in made:
             number = (number + 1) % _MAX_BUCKET
-        made[number] = bucket(
-            number, ct(ZONE, commit=True, dst=(endpoint.address, endpoint.port), mark=mark, table=EdgeTable.ROUTING)
-        )
+        made[number] = bucket(number, ct(ZONE, commit=True, dst=endpoint, mark=mark, table=EdgeTable.ROUTING))
     return tuple(made.values())
 
 

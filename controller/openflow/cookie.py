@@ -13,7 +13,7 @@ from controller.openflow.actions import Actions
 from controller.openflow.flow import Flow
 from controller.openflow.match import Match
 
-__all__ = ["Owner", "content_of", "feature_of", "object_hash", "object_of"]
+__all__ = ["Owner", "base_mask", "content_of", "feature_of", "object_hash", "object_of"]
 
 _BITS = 28
 _MASK = (1 << _BITS) - 1
@@ -22,6 +22,11 @@ _MASK = (1 << _BITS) - 1
 def object_hash(name: str) -> int:
     """28 bits of an object's ``Kind/namespace/name``."""
     return crc32(name.encode()) & _MASK
+
+
+def base_mask() -> int:
+    """The bits of a cookie that say whose the flow is."""
+    return 0xFFFFFFFFFFFFFFFF & ~_MASK
 
 
 def feature_of(cookie: int) -> int:
@@ -39,11 +44,11 @@ def content_of(cookie: int) -> int:
 class Owner:
     """Makes flows in the name of one feature and one object."""
 
-    __slots__ = ("_base", "name")
+    __slots__ = ("base", "name")
 
     def __init__(self, feature: int, name: str) -> None:
         self.name = name
-        self._base = feature << 2 * _BITS | object_hash(name) << _BITS
+        self.base = feature << 2 * _BITS | object_hash(name) << _BITS
 
     def flow(self, table: int, priority: int, match: Match, actions: Actions) -> Flow:
-        return Flow(table, priority, match, actions, self._base | actions.digest)
+        return Flow(table, priority, match, actions, self.base | actions.digest)

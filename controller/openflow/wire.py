@@ -16,6 +16,8 @@ from controller.openflow.group import Group
 
 __all__ = [
     "CtFlush",
+    "aggregate_packets",
+    "aggregate_request",
     "barrier",
     "bundle_commit",
     "bundle_open",
@@ -33,7 +35,7 @@ __all__ = [
 VERSION = 6
 ERROR, EXPERIMENTER, FLOW_MOD, GROUP_MOD, MULTIPART_REQUEST = 1, 4, 14, 15, 18
 MULTIPART_REPLY, BARRIER_REQUEST, BARRIER_REPLY, BUNDLE_CONTROL, BUNDLE_ADD = 19, 20, 21, 33, 34
-FLOW_DESC, GROUP_DESC = 1, 7  # multipart types
+FLOW_DESC, AGGREGATE_STATS, GROUP_DESC = 1, 2, 7  # multipart types
 
 _XID = 0x6B6D6E  # of everything inside bundles
 _BUNDLE = 1
@@ -52,6 +54,7 @@ _SELECT = 1
 _DP_HASH = struct.pack("!HHII4x16sQ", 0xFFFF, 40, 0x154D, 1, b"dp_hash", 0)
 # selection_method=hash over the source address: ip_src with all bits.
 _BY_SOURCE = struct.pack("!HHII4x16sQII", 0xFFFF, 48, 0x154D, 1, b"hash", 0, 0x80001604, 0xFFFFFFFF)
+_PACKET_COUNT = 0x80020808  # OXS header of the field
 _NO_BUCKET = 0xFFFFFFFF
 
 
@@ -134,6 +137,26 @@ def flow_desc_request(xid: int) -> bytes:
 def group_desc_request(xid: int) -> bytes:
     """Ask for all groups."""
     return struct.pack("!BBHIHH4xI4x", VERSION, MULTIPART_REQUEST, 24, xid, GROUP_DESC, 0, _ALL_GROUPS)
+
+
+def aggregate_request(table: int, cookie: int, mask: int, xid: int) -> bytes:
+    """Ask for the sum of the counters of a table's flows with such a cookie."""
+    any_match = struct.pack("!HH4x", 1, 4)
+    body = struct.pack("!HH4xB3xII4xQQ", AGGREGATE_STATS, 0, table, _ANY, _ANY, cookie, mask) + any_match
+    return struct.pack("!BBHI", VERSION, MULTIPART_REQUEST, 8 + len(body), xid) + body
+
+
+def aggregate_packets(message: bytes) -> int | None:
+    """The number of packets in the answer to that; None for any other message."""
+    if message[1] != MULTIPART_REPLY or message[8:10] != AGGREGATE_STATS.to_bytes(2, "big"):
+        return None
+    at = 20  # behind the headers of message, multipart and statistics: one field after the other
+    while at + 4 <= len(message):
+        head = int.from_bytes(message[at : at + 4], "big")
+        if head == _PACKET_COUNT:
+            return int.from_bytes(message[at + 4 : at + 12], "big")
+        at += 4 + (head & 0xFF)
+    return 0
 
 
 class CtFlush(NamedTuple):

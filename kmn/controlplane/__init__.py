@@ -11,6 +11,7 @@ from collections.abc import Hashable
 from typing import cast
 
 from kmn.cluster_spec import ClusterSpec
+from kmn.controlplane.dataplaneproblems import DataPlaneProblems
 from kmn.controlplane.endpoints import EndpointSlices, Mirroring
 from kmn.controlplane.loadbalancers import LoadBalancers
 from kmn.controlplane.namespaces import NamespaceContents
@@ -52,6 +53,7 @@ class ControlPlane:
             EndpointSlices(client),
             Mirroring(client),
             LoadBalancers(client, spec),
+            DataPlaneProblems(client),
         ]
         self._runtime = Runtime(client, cast("list[Reconciler[Hashable]]", reconcilers))
 

@@ -64,6 +64,7 @@ REJECT_PORT = 1
 #   observed: {pods: "<resourceVersion>", ...}     in force on every connected bridge, for OBSERVED_RESOURCES
 #   nodes: [{name, listening, connected, flows, groups}], and the edge's bridge under the name of its Edge
 #   problems: [text], objects that the controller ignores until they are corrected; left out when there are none
+#   drops: [{kind, name, reason, message}], objects for want of which packets are lost, likewise
 DATAPLANE_NAME = "default"
 OBSERVED_RESOURCES = ("nodes", "pods", "services", "endpointslices", "edges")
 

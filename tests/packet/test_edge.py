@@ -209,3 +209,7 @@ def test_exhaustion(net: Lab) -> None:
             return any("n_packets=" in flow and "n_packets=0," not in flow for flow in flows)
 
         wait_for(counted, "the drops are not counted")
+        problems = wait_for(lambda: net.controller and net.controller.reports[-1].drops, "the problem is not named")
+        assert [(problem.kind, problem.name, problem.reason) for problem in problems] == [
+            ("Edge", "edge", "NATPortsExhausted")
+        ]
