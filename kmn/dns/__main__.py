@@ -14,12 +14,13 @@ import uvloop
 
 from kmn.dns.config import DnsConfig
 from kmn.dns.feed import Feed
+from kmn.dns.internet import HostServers
 from kmn.dns.placement import Placement
 from kmn.dns.responder import Responder
 from kmn.dns.zone import Zone
 from kmn.k8s.errors import ApiError
 from kmn.k8s.objects import Key, Object
-from kmn.k8s.resources import CLUSTERS, PODS, Resource
+from kmn.k8s.resources import CLUSTERS, EDGES, PODS, Resource
 from kmn.k8s.rest import RestClient
 
 __all__ = ["main"]
@@ -46,22 +47,28 @@ async def serve(client: RestClient, config: DnsConfig) -> None:
             placement.update(key, obj)
 
     feed = Feed(client, Zone.resources, apply)
+    hosts = HostServers()  # the internet's DNS, which knows nothing of the cluster
+    outside = Feed(client, (EDGES,), hosts.update)
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     ending = asyncio.create_task(told.wait())
     feed.start()
+    outside.start()
+    serving_outside = asyncio.create_task(hosts.run())
     # Until everything is known, a closed port is better than a wrong NXDOMAIN.
     await asyncio.wait({ending, asyncio.create_task(feed.synced.wait())}, return_when=asyncio.FIRST_COMPLETED)
     gc.freeze()  # ten thousand Services' objects need not be walked again and again for the garbage of the answers
     serving = asyncio.create_task(placement.run())
-    await asyncio.wait({ending, serving}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({ending, serving, serving_outside}, return_when=asyncio.FIRST_COMPLETED)
     feed.stop()
-    if serving.done():
-        serving.result()  # raises what ended it
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
+    outside.stop()
+    for task in (serving, serving_outside):
+        if task.done():
+            task.result()  # raises what ended it
+        task.cancel()
+    await asyncio.gather(serving, serving_outside, return_exceptions=True)
 
 
 def main(argv: list[str] | None = None) -> int:

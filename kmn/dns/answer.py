@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 from kmn.dns.records import Node, Record, RRType, Srv
-from kmn.dns.zone import Zone
 
-__all__ = ["Answer", "Rcode", "answer"]
+__all__ = ["Answer", "Names", "Rcode", "answer"]
 
 _MAX_CHAIN = 8  # CNAMEs followed; an ExternalName may lead to another, and to itself
 
@@ -27,6 +27,16 @@ class Rcode(IntEnum):
     BADVERS = 16
 
 
+class Names(Protocol):
+    """What exists at which name: :class:`kmn.dns.zone.Zone`, and the internet's."""
+
+    def apex(self, name: str) -> str | None: ...
+
+    def find(self, name: str) -> Node | None: ...
+
+    def soa(self, apex: str) -> Record: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The sections of a reply. ``chase`` is the outside name at which a chain of CNAMEs leaves the cluster."""
@@ -38,7 +48,7 @@ class Answer:
     chase: str | None = None
 
 
-def answer(zone: Zone, name: str, rrtype: int) -> Answer | None:
+def answer(zone: Names, name: str, rrtype: int) -> Answer | None:
     """What the cluster says about a name (in any case, with final dot). None: the name is not the cluster's."""
     name = name.lower()
     chain: list[Record] = []
@@ -68,7 +78,7 @@ def _matching(node: Node, rrtype: int) -> tuple[Record, ...]:
     return node.get(rrtype, ())  # type: ignore[call-overload, no-any-return]  # other types are no keys of any node
 
 
-def _additional(zone: Zone, found: tuple[Record, ...]) -> tuple[Record, ...]:
+def _additional(zone: Names, found: tuple[Record, ...]) -> tuple[Record, ...]:
     """Addresses of what SRV and NS records point to, so that clients need not ask again."""
     targets = [
         record.data.target if isinstance(record.data, Srv) else str(record.data)

@@ -11,15 +11,15 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import dnslib
 from dnslib.label import DNSLabelError
 
-from kmn.dns.answer import Answer, Rcode, answer
+from kmn.dns.answer import Answer, Names, Rcode, answer
+from kmn.dns.config import DnsConfig
 from kmn.dns.records import RRType
 from kmn.dns.wire import Query, Refusal, encode, extend, parse
-from kmn.dns.zone import Zone
 
 __all__ = ["Outside", "Responder"]
 
@@ -41,10 +41,20 @@ class Outside:
     partial: Answer | None = None
 
 
+class ServedNames(Names, Protocol):
+    """Names, and what else the server must know of them."""
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def config(self) -> DnsConfig: ...
+
+
 class Responder:
     """Answers packets from a zone."""
 
-    def __init__(self, zone: Zone) -> None:
+    def __init__(self, zone: ServedNames) -> None:
         self.zone = zone
         self._cached: tuple[dict[bytes, Iterator[bytes]], dict[bytes, Iterator[bytes]]] = ({}, {})  # UDP, TCP
         self._version = -1
