@@ -341,8 +341,8 @@ def _nat_addresses(obj: Object) -> tuple[IPv4Address, ...]:
 
 
 def _port_range(value: Any) -> tuple[int, int]:
-    first, last = (_transport_port(port) for port in value.split("-"))
-    if first > last:
+    first, last = (int(port) for port in value.split("-"))
+    if not 0 < first <= last < 0x10000:
         raise ValueError(value)
     return first, last
 

@@ -44,11 +44,16 @@ def content_of(cookie: int) -> int:
 class Owner:
     """Makes flows in the name of one feature and one object."""
 
-    __slots__ = ("base", "name")
+    __slots__ = ("_base", "name")
 
     def __init__(self, feature: int, name: str) -> None:
         self.name = name
-        self.base = feature << 2 * _BITS | object_hash(name) << _BITS
+        self._base = feature << 2 * _BITS | object_hash(name) << _BITS
+
+    @property
+    def base(self) -> int:
+        """The bits that all cookies of these flows have in common."""
+        return self._base
 
     def flow(self, table: int, priority: int, match: Match, actions: Actions) -> Flow:
-        return Flow(table, priority, match, actions, self.base | actions.digest)
+        return Flow(table, priority, match, actions, self._base | actions.digest)
