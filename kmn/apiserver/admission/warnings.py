@@ -39,7 +39,7 @@ def _field(name: str, *values: str) -> Callable[[Object], Iterable[Any]]:
 
 # What is built goes from here.
 _NO_EFFECT_YET = (
-    _NoEffectYet("Service", _field("type", "NodePort", "LoadBalancer"), "spec.type: {}: only its ClusterIP works yet"),
+    _NoEffectYet("Service", _field("type", "NodePort"), "spec.type: {}: only its ClusterIP works yet"),
     _NoEffectYet("Service", _field("sessionAffinity", "ClientIP"), "spec.sessionAffinity: {}: has no effect yet"),
     *(
         _NoEffectYet(kind, _host_ports, "hostPort: {}: has no effect yet: the port is open at the pod's address only")
