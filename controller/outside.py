@@ -103,7 +103,9 @@ class Outside:
         services = {key: None for resource, key in dirty if resource == "services"}
         pods = {key: None for resource, key in dirty if resource == "pods"}
         if any(resource == "nodes" for resource, _ in dirty):
-            services |= {key: None for key, view in self._views["services"].items() if not view.to_pods}
+            services |= {
+                key: None for key, view in self._views["services"].items() if view.addresses and not view.to_pods
+            }
         for resource, key in dirty:
             if resource == "namespaces":
                 pods |= dict.fromkeys(self._pods_of.get(key.name, ()))
@@ -139,8 +141,8 @@ class Outside:
         if used:
             self._groups_of[key] = used
         ids = {port: [self._group_id(name) for name in of_port] for port, of_port in names.items()}
-        flows, groups = balancer_flows(view, chosen, ids) if view else ([], [])
         for edge in self._edges.values():
+            flows, groups = balancer_flows(edge, view, chosen, ids) if view else ([], [])
             scopes[edge.name].contribute(("Service", *key), flows, groups)
         return stale(old, chosen_before, view, chosen)
 

@@ -40,7 +40,7 @@ class BalancerPort(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BalancerView:
-    """A LoadBalancer Service that has its address."""
+    """A Service that is reached from outside: a load balancer by its addresses, all by their node ports."""
 
     key: Key
     addresses: tuple[IPv4Address, ...]
@@ -54,11 +54,10 @@ class BalancerView:
 
 
 def balancer_view(obj: Object) -> BalancerView | None:
-    if not is_ours(obj):
-        return None
-    ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or () if is_ours(obj) else ()
     addresses = tuple(IPv4Address(e["ip"]) for e in ingress if e.get("ip") and ":" not in e["ip"])
-    if not addresses:
+    on_nodes = (obj.get("spec") or {}).get("type") in ("NodePort", "LoadBalancer")
+    if not addresses and not on_nodes:
         return None
     spec, wish = obj["spec"], read_load_balancer(obj)
     return BalancerView(

@@ -280,6 +280,7 @@ class EdgeView:
     nat_addresses: tuple[IPv4Address, ...]  # one after the other without gaps; none: no NAT
     nat_ports: tuple[int, int]
     load_balancers: IPv4Network
+    nodes: IPv4Network | None  # whose node ports are open to the outside
     cluster_cidrs: tuple[IPv4Network, ...]
     hosts: tuple[EdgeHost, ...]
 
@@ -322,6 +323,7 @@ def edge_view(obj: Object) -> EdgeView | None:
             obj, "spec.natPorts", _port_range, spec.get("natPorts", "1024-65535"), "a range of ports such as 1024-65535"
         ),
         network("spec.loadBalancerCIDR", spec.get("loadBalancerCIDR", "192.0.2.0/24")),
+        network("spec.nodeCIDR", spec["nodeCIDR"]) if spec.get("nodeCIDR") else None,
         tuple(network(f"spec.clusterCIDRs[{i}]", c) for i, c in enumerate(spec.get("clusterCIDRs") or ())),
         hosts,
     )

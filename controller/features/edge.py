@@ -1,7 +1,7 @@
 """The edge: from the cluster to the hosts outside through the NAT gateway, and the hosts among themselves.
 
-Nothing comes in unasked, except for load balancers (``features.loadbalancer``). What the gateway has no address and
-port left for is dropped by a flow of its own, whose counter tells of it.
+Nothing comes in unasked, except for load balancers and node ports (``features.loadbalancer``). What the gateway has no
+address and port left for is dropped by a flow of its own, whose counter tells of it.
 """
 
 from __future__ import annotations
@@ -118,6 +118,9 @@ def _pipeline(edge: EdgeView) -> list[Flow]:
         make(EdgeTable.NATTED, 0, match(IP), actions(goto(EdgeTable.OUTPUT))),
         make(EdgeTable.OUTPUT, 100, match(IP), actions(output_reg(OUT_PORT))),
     ]  # fmt: skip
+    if edge.nodes is not None:
+        to_nodes = match(IP, nw_dst(edge.nodes))
+        flows.append(make(EdgeTable.STATE, 80, to_nodes, actions(goto(EdgeTable.SERVICE))))
     exhausted = nat_owner(edge.name).flow
     for network in edge.cluster_cidrs:
         flows.append(

@@ -1,4 +1,4 @@
-"""The way in at the edge: a LoadBalancer Service's address and port to a group of nodes or pods.
+"""The way in at the edge: a LoadBalancer Service's address and port to a group of nodes or pods, and node ports.
 
 Clients keep their address; the edge is on the way of the answers, as it is the fabric's way out, and translates them
 back. In instance mode targets are node ports of nodes that a health check would pass, in IP mode ready pods.
@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 from zlib import crc32
 
-from controller.openflow.actions import DROP, actions, ct, group
+from controller.openflow.actions import DROP, actions, ct, goto, group
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.group import Bucket, Group, bucket
@@ -19,6 +19,7 @@ from controller.openflow.match import IP, TCP, UDP, Field, Protocol, match, nw_d
 from controller.openflow.wire import CtFlush
 from controller.outside_views import BalancerPort, BalancerView, TargetNode, TargetSlice
 from controller.pipeline import MARK_ALLOWED, MARK_ALLOWED_PROXIED, ZONE, EdgeTable, Feature
+from controller.views import EdgeView
 
 __all__ = ["Target", "Targets", "balancer_flows", "count_groups", "group_name", "stale", "targets"]
 
@@ -38,6 +39,8 @@ _GROUP_SIZE = 64  # targets in a group, as of Services: larger ones spread badly
 
 def targets(view: BalancerView, slices: Iterable[TargetSlice], nodes: Iterable[TargetNode]) -> Targets:
     """Where each port's connections may go; an empty tuple: nowhere."""
+    if not view.addresses:
+        return {}  # nodes' addresses only: the client has chosen one
     slices = list(slices)
     # Whether an endpoint may be used by anybody: ready, or for want of any such one that still serves.
     only_ready = any(endpoint.ready for each in slices for endpoint in each.endpoints)
@@ -87,7 +90,7 @@ def count_groups(view: BalancerView, endpoints: Sequence[Target]) -> int:
 
 
 def balancer_flows(
-    view: BalancerView, chosen: Targets, group_ids: Mapping[BalancerPort, Sequence[int]]
+    edge: EdgeView, view: BalancerView, chosen: Targets, group_ids: Mapping[BalancerPort, Sequence[int]]
 ) -> tuple[list[Flow], list[Group]]:
     """Flows and groups of one Service for the edge's bridge."""
     make = Owner(Feature.LOAD_BALANCER, f"Service/{view.key}").flow
@@ -96,6 +99,11 @@ def balancer_flows(
     groups: list[Group] = []
     if view.internal:
         return flows, groups
+    for port in view.ports:
+        if edge.nodes is not None and port.node_port and port.protocol in _PROTOCOLS:
+            protocol = _PROTOCOLS[port.protocol]
+            wanted = match(*protocol, nw_dst(edge.nodes), tp_dst(protocol, port.node_port))
+            flows.append(make(EdgeTable.SERVICE, 100, wanted, actions(goto(EdgeTable.ROUTING))))
     sources: list[tuple[Field, ...]] = [(nw_src(network),) for network in view.source_ranges]
     if not sources or any(network.prefixlen == 0 for network in view.source_ranges):
         sources = [()]

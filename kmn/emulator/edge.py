@@ -69,6 +69,7 @@ def edge_object(spec: ClusterSpec) -> Object:
             "natPorts": f"{spec.nat.ports[0]}-{spec.nat.ports[1]}",
             "natOutgoing": spec.nat.outgoing,
             "loadBalancerCIDR": str(spec.load_balancer_cidr),
+            "nodeCIDR": str(spec.node_cidr),
             "clusterCIDRs": [str(spec.pod_cidr), str(spec.node_cidr)],
         },
     }

@@ -43,6 +43,7 @@ def net() -> Iterator[Lab]:
             made.remember("nodes", node.object)
         edge = made.edge_object
         edge["spec"] |= {"natPorts": f"{FIRST}-{FIRST + PORTS - 1}", "loadBalancerCIDR": "192.0.2.0/24"}
+        edge["spec"]["nodeCIDR"] = "172.18.0.0/16"
         made.remember("edges", edge)
         pods = [made.pod("a", made.n1, 2), made.pod("c", made.n2, 2), made.pod("d", made.n2, 3)]
         for pod in pods:
@@ -65,7 +66,8 @@ def net() -> Iterator[Lab]:
             made.remember("endpointslices", endpoint_slice(name, addresses, *targets))
         made.controlled()
         for place in made.places.values():
-            made.servers += place.serve(8080, made.stop_servers)
+            for port in (8080, 9090):
+                made.servers += place.serve(port, made.stop_servers)
         yield made
 
 
@@ -151,9 +153,16 @@ def test_what_does_not_come_in(net: Lab) -> None:
     assert not reaches(e1, VIP["ip"], 81)
     assert not reaches(e1, "192.0.2.99", 80)
     assert not reaches(e1, net.places["a"].address, 8080)
-    assert not reaches(e1, net.n1.address, 8080)
+    assert not reaches(e1, net.places["a"].address, NODE_PORT)
+    assert not reaches(e1, net.n1.address, 9090)
     assert not reaches(e1, NAT, 8080)
     assert not e1.ping(net.places["a"].address)
+
+
+def test_node_ports_are_open(net: Lab) -> None:
+    e1 = net.places["e1"]
+    assert e1.tcp(net.n1.address, NODE_PORT) == ("n1", e1.address)
+    assert e1.udp(net.n2.address, NODE_PORT) == ("n2", e1.address)
 
 
 def test_pings(net: Lab) -> None:

@@ -56,7 +56,7 @@ spec:
     metadata: {labels: {app: host}}
     spec:
       hostNetwork: true
-      containers: [{name: web, image: example.com/web:1, ports: [{containerPort: 30080}]}]
+      containers: [{name: web, image: example.com/web:1, ports: [{containerPort: 30080}, {containerPort: 9090}]}]
 ---
 apiVersion: v1
 kind: Service
@@ -173,7 +173,8 @@ def test_the_way_out(cluster: Cluster) -> None:
 def test_nothing_unasked(cluster: Cluster) -> None:
     e1, client = cluster.host("e1"), cluster.pod("default/client")
     assert not answers(e1, f"http://{client.ip}:8080/")
-    assert not answers(e1, "http://172.18.0.2:30080/")
+    assert answers(e1, "http://172.18.0.2:30080/"), "node ports are open"
+    assert not answers(e1, "http://172.18.0.2:9090/")
     assert not answers(e1, "http://198.51.100.1:30080/")
     assert e1.run(["ping", "-c1", "-W1", client.ip]).returncode != 0
 

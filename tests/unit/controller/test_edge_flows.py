@@ -66,6 +66,19 @@ def test_instance_mode_goes_to_node_ports_of_all_nodes() -> None:
     ]
 
 
+def test_node_ports_are_open_to_the_outside() -> None:
+    edge = make.edge()
+    edge["spec"]["nodeCIDR"] = "172.18.0.0/16"
+    service = balancer(type="NodePort")
+    del service["status"]
+    cluster = given(edges=[edge], services=[service])
+    assert flows(cluster, Feature.LOAD_BALANCER) == [
+        "table=28, priority=100,tcp,nw_dst=172.18.0.0/16,tp_dst=30080 actions=goto_table:52",
+        "table=28, priority=100,udp,nw_dst=172.18.0.0/16,tp_dst=30053 actions=goto_table:52",
+    ]
+    assert "table=16, priority=80,ip,nw_dst=172.18.0.0/16 actions=goto_table:28" in flows(cluster, Feature.EDGE)
+
+
 def test_ip_mode_goes_to_pods() -> None:
     cluster = given(nodes=[make.node()], services=[balancer(IP_MODE)], endpointslices=[SLICE])
     assert flows(cluster, Feature.LOAD_BALANCER)[1:] == [
