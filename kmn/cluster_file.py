@@ -288,7 +288,7 @@ class _Reader:
                     "internet.cidr", f"{network} has no address left for host {entry['name']}: use a larger network"
                 )
                 break
-            hosts.append(OutsideHost(entry["name"], address, _link(entry.get("link") or {})))
+            hosts.append(OutsideHost(entry["name"], address, _link(entry.get("link") or {}), entry.get("dns", True)))
         return tuple(hosts)
 
     def nat(self, network: IPv4Network) -> NatSpec:

@@ -62,6 +62,7 @@ class OutsideHost:
     name: str
     address: IPv4Address
     link: Link = Link()
+    dns: bool = True  # it answers for the names of the internet
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,12 @@ class ClusterSpec:
                 },
                 "loadBalancers": str(self.load_balancer_cidr),
                 "hosts": [
-                    {"name": host.name, "address": str(host.address), **_present(link=_link_object(host.link))}
+                    {
+                        "name": host.name,
+                        "address": str(host.address),
+                        "dns": host.dns,
+                        **_present(link=_link_object(host.link)),
+                    }
                     for host in self.outside_hosts
                 ],
             },

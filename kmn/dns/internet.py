@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 from kmn.dns.config import DnsConfig
 from kmn.dns.records import Node, Record, RRType, Soa, address_record
@@ -78,7 +79,7 @@ class HostServers:
     def __init__(self) -> None:
         self._names = InternetNames()
         self._responder = Responder(self._names)
-        self._edges: dict[Key, list[dict[str, str]]] = {}
+        self._edges: dict[Key, list[dict[str, Any]]] = {}
         self._servers: dict[tuple[str, str], PodServer] = {}  # by namespace and address
         self._changed = asyncio.Event()
 
@@ -105,7 +106,9 @@ class HostServers:
 
     async def _settle(self) -> bool:
         """Make servers match the hosts; whether all of it could be done."""
-        wanted = {(host["netns"], host["ip"]) for hosts in self._edges.values() for host in hosts}
+        wanted = {
+            (host["netns"], host["ip"]) for hosts in self._edges.values() for host in hosts if host.get("dns", True)
+        }
         for gone in self._servers.keys() - wanted:
             await self._servers.pop(gone).stop()
         for netns, address in sorted(wanted - self._servers.keys()):

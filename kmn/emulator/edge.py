@@ -60,6 +60,7 @@ def edge_object(spec: ClusterSpec) -> Object:
                     "mac": mac_of(str(host.address)),
                     "ofport": FIRST_POD_OFPORT + number,
                     "netns": host_netns(spec, host),
+                    "dns": host.dns,
                 }
                 for number, host in enumerate(spec.outside_hosts)
             ],

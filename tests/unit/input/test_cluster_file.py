@@ -56,7 +56,7 @@ FULL: dict[str, Any] = {
             "outgoing": False,
         },
         "loadBalancers": "203.0.113.0/24",
-        "hosts": [{"name": "e1"}, {"name": "e2", "address": "192.0.2.10", "link": {"loss": 1}}],
+        "hosts": [{"name": "e1"}, {"name": "e2", "address": "192.0.2.10", "link": {"loss": 1}, "dns": False}],
     },
     "probes": {"initialDelay": "0s"},
 }
@@ -83,6 +83,7 @@ def test_every_field() -> None:
     assert spec.nodes[0].taints == ({"key": "k", "value": "v", "effect": "NoSchedule"},)
     assert [str(host.address) for host in spec.outside_hosts] == ["192.0.2.11", "192.0.2.10"]
     assert spec.fabric_links[0].link.delay == 2.0
+    assert [host.dns for host in spec.outside_hosts] == [True, False]
     assert [str(address) for address in spec.nat.addresses] == ["198.51.100.1", "198.51.100.2", "198.51.100.3"]
     assert (spec.nat.ports, spec.nat.outgoing) == ((2000, 2003), False)
     assert str(spec.load_balancer_cidr) == "203.0.113.0/24"
