@@ -45,5 +45,9 @@ class Owner:
         self.name = name
         self._base = feature << 2 * _BITS | object_hash(name) << _BITS
 
+    def cookie(self, feature: int, content: int) -> int:
+        """A cookie of another feature in the name of the same object."""
+        return feature << 2 * _BITS | object_of(self._base) << _BITS | content & _MASK
+
     def flow(self, table: int, priority: int, match: Match, actions: Actions) -> Flow:
         return Flow(table, priority, match, actions, self._base | actions.digest)
