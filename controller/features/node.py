@@ -56,7 +56,11 @@ def node_flows(node: NodeView) -> list[Flow]:
             Table.UN_SNAT, 100, match(IP, nw_dst(node.gateway)),
             actions(ct(NAT_ZONE, nat=True, table=Table.CONNTRACK)),
         ),
-        # Answers to masqueraded connections; the node's own pass untouched.
+        # Answers to masqueraded connections; the node's own pass untouched. What the node says to itself is no answer.
+        make(
+            Table.UN_SNAT, 110, match(IP, in_port(node.ofport), nw_dst(node.address)),
+            actions(goto(Table.CONNTRACK)),
+        ),
         make(
             Table.UN_SNAT, 100, match(IP, nw_dst(node.address)),
             actions(ct(NAT_ZONE, nat=True, table=Table.CONNTRACK)),

@@ -89,6 +89,7 @@ def test_node_without_pods() -> None:
         "table=0, priority=100,arp,in_port=2,dl_src=0a:00:00:00:01:01 actions=goto_table:4",
         f"table=4, priority=200,arp,in_port=1,arp_tpa=172.18.0.2,arp_op=1 actions={arp_answer('0a:00:00:00:01:02')}",
         "table=8, priority=100,ip,nw_dst=10.244.1.1 actions=ct(table=12,zone=2,nat)",
+        "table=8, priority=110,ip,in_port=2,nw_dst=172.18.0.2 actions=goto_table:12",
         "table=8, priority=100,ip,nw_dst=172.18.0.2 actions=ct(table=12,zone=2,nat)",
         "table=28, priority=195,ip,nw_dst=172.18.0.2 actions=goto_table:30",
         "table=52, priority=100,ip,nw_dst=10.244.1.0/24 actions=drop",
