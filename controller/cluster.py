@@ -10,40 +10,32 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from controller.backends import Backends, backends
 from controller.desired import Changes, OwnerKey, Scope
 from controller.features.connectivity import connectivity
 from controller.features.edge import edge_flows
 from controller.features.node import node_flows
 from controller.features.pod import pod_flows
 from controller.features.service import (
-    Backends,
-    backends,
+    CLUSTER,
+    LOCAL,
+    NEAR,
+    Part,
+    Programmed,
     group_wish,
     parts,
     service_cidr_flows,
     service_flows,
-    stale_connections,
 )
+from controller.features.stale import stale_connections
 from controller.openflow.cookie import feature_of, object_hash, object_of
 from controller.openflow.readback import Installed
-from controller.openflow.wire import CtFlush, flow_add, flow_delete, group_add, group_delete, group_modify
+from controller.openflow.wire import CtFlush, Unlearn, flow_add, flow_delete, group_add, group_delete, group_modify
 from controller.outside import Outside
+from controller.parsing import Malformed
 from controller.pipeline import Feature
-from controller.views import (
-    EdgeView,
-    Malformed,
-    NodeView,
-    PodView,
-    ServicePort,
-    ServiceView,
-    SliceView,
-    edge_view,
-    node_view,
-    pod_view,
-    service_cidr,
-    service_view,
-    slice_view,
-)
+from controller.service_views import ServiceView, SliceView, service_view, slice_view
+from controller.views import EdgeView, NodeView, PodView, edge_view, node_view, pod_view, service_cidr
 from kmn.k8s.objects import Key, Object, key_of
 
 __all__ = ["Bridge", "Cluster"]
@@ -64,7 +56,7 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
 }
 
 
-_GroupName = tuple[Key, ServicePort, int]  # of a Service's port, the part of its endpoints
+_GroupName = tuple[Key, Part]
 
 
 class Cluster:
@@ -80,9 +72,12 @@ class Cluster:
         self._slices_of: dict[Key, dict[Key, SliceView]] = {}
         self._pod_at: dict[Key, str] = {}
         self._services: dict[Key, tuple[ServiceView, Backends]] = {}  # as computed last
-        self._group_ids: dict[_GroupName, int] = {}
+        self._service_parts: dict[Key, dict[Part, int]] = {}  # and the numbers of its groups
+        self._service_nodes: dict[Key, set[str]] = {}  # that have flows of their own of it
+        self._zones: dict[str, str] = {}  # of nodes
+        self._learned: dict[Key, frozenset[int]] = {}  # cookies of what switches may learn
         self._groups_taken: dict[int, _GroupName] = {}
-        self._stale: list[CtFlush] = []
+        self._stale: list[CtFlush | Unlearn] = []
         self.outside = Outside()
         self.stale_outside: list[CtFlush] = []  # connections for the edges to forget
         self.common.contribute(("Pipeline", "", ""), connectivity())
@@ -168,11 +163,27 @@ class Cluster:
                 self._dirty["services", view.service] = None
         else:
             self._dirty[resource, key] = None
+            if resource == "nodes":
+                self._place(key.name, view)
+
+    def _place(self, node: str, view: NodeView | None) -> None:
+        """A node is in a zone: what hints say is another matter there."""
+        before = self._zones.get(node)
+        if view is None:
+            self._zones.pop(node, None)
+        else:
+            self._zones[node] = view.zone
+        if self._zones.get(node) != before:
+            for service, slices in self._slices_of.items():
+                if any(
+                    candidate.zones or candidate.nodes for piece in slices.values() for candidate in piece.candidates
+                ):
+                    self._dirty["services", service] = None
 
     # What follows.
 
-    def compute(self) -> list[CtFlush]:
-        """Bring the scopes up to date; answers with the connections that must be forgotten once that is in force."""
+    def compute(self) -> list[CtFlush | Unlearn]:
+        """Bring the scopes up to date; answers with what switches must forget once that is in force."""
         dirty, self._dirty = self._dirty, {}
         for resource, key in dirty:
             _COMPUTE[resource](self, key)
@@ -204,32 +215,64 @@ class Cluster:
         slices = self._slices_of.get(key)
         if slices is not None and not slices:
             del self._slices_of[key]
-        chosen = backends(service, slices.values() if slices else ()) if service else {}
+        chosen = backends(service, slices.values() if slices else (), self._zones) if service else {}
         old, chosen_before = self._services.pop(key, (None, {}))
+        made = Programmed()
+        numbers: dict[Part, int] = {}
         if service is not None:
             self._services[key] = (service, chosen)
-        used = {port: parts(endpoints) for port, endpoints in chosen.items() if endpoints}
-        for port, endpoints in chosen_before.items():
-            for part in range(used.get(port, 0), parts(endpoints)):
-                if (key, port, part) in self._group_ids:
-                    del self._groups_taken[self._group_ids.pop((key, port, part))]
-        ids: dict[ServicePort, list[int]] = {}
-        if service is not None:
-            ids = {port: [self._group_id(service, port, part) for part in range(n)] for port, n in used.items()}
-        flows, groups = service_flows(service, chosen, ids) if service else ([], [])
-        self.common.contribute(("Service", *key), flows, groups)
+            numbers = self._group_numbers(service, chosen)
+            made = service_flows(service, chosen, numbers)
+        else:
+            self._release_groups(key, ())
+        owner: OwnerKey = ("Service", *key)
+        self.common.contribute(owner, *made.common)
+        for node in self._service_nodes.pop(key, set()) - made.nodes.keys():
+            self._bridges[node].contribute(owner)
+        if made.nodes:
+            self._service_nodes[key] = set(made.nodes)
+            for node, contribution in made.nodes.items():
+                self._bridges.setdefault(node, Scope()).contribute(owner, *contribution)
         self._stale += stale_connections(old, chosen_before, service, chosen)
+        self._unlearn(key, frozenset(made.learned))
 
-    def _group_id(self, service: ServiceView, port: ServicePort, part: int) -> int:
-        name = (service.key, port, part)
-        number = self._group_ids.get(name)
-        if number is None:
-            number = group_wish(service, port, part)
-            while number in self._groups_taken:
-                number = (number + 1) & 0x7FFFFFFF
-            self._group_ids[name] = number
-            self._groups_taken[number] = name
+    def _unlearn(self, key: Key, cookies: frozenset[int]) -> None:
+        """Forget what switches learned of endpoints that are gone."""
+        self._stale += [Unlearn(cookie) for cookie in sorted(self._learned.pop(key, frozenset()) - cookies)]
+        if cookies:
+            self._learned[key] = cookies
+
+    def _group_numbers(self, service: ServiceView, chosen: Backends) -> dict[Part, int]:
+        """Numbers for the groups that a Service needs; those of groups that it needs no more are free again."""
+        needed: list[Part] = []
+        for port, choice in chosen.items():
+            for kind, most in (
+                (CLUSTER, len(choice.cluster)),
+                (NEAR, max(map(len, choice.near.values()), default=0)),
+                (LOCAL, max(map(len, choice.local.values()), default=0)),
+            ):
+                if most:
+                    needed += [(port, kind, part) for part in range(parts(most, sticky=bool(service.affinity)))]
+        self._release_groups(service.key, needed)
+        numbers = self._service_parts.setdefault(service.key, {})
+        for part in needed:
+            if part not in numbers:
+                numbers[part] = self._group_number(service, part)
+        return numbers
+
+    def _group_number(self, service: ServiceView, part: Part) -> int:
+        number = group_wish(service, part)
+        while number in self._groups_taken:
+            number = (number + 1) & 0x7FFFFFFF
+        self._groups_taken[number] = (service.key, part)
         return number
+
+    def _release_groups(self, key: Key, needed: Iterable[Part]) -> None:
+        numbers = self._service_parts.get(key, {})
+        for part in numbers.keys() - set(needed):
+            del self._groups_taken[numbers.pop(part)]
+        if not numbers:
+            self._service_parts.pop(key, None)
 
     def _compute_cidr(self, key: Key) -> None:
         cidr = self._views["clusters"].get(key)
@@ -239,10 +282,12 @@ class Cluster:
         """What a switch lacks, has too much, or has otherwise than it should. Scopes must be up to date and taken."""
         scopes = self.scopes(bridge)
         if not installed.flows and not installed.groups:
-            parts = [scope.everything() for scope in scopes]
-            return Changes(sum((p.groups for p in parts), ()), sum((p.flows for p in parts), ()))
+            all_of = [scope.everything() for scope in scopes]
+            return Changes(sum((each.groups for each in all_of), ()), sum((each.flows for each in all_of), ()))
         groups, flows = [], []
-        gone_flows, gone_groups = dict(installed.flows), dict(installed.groups)
+        valid = frozenset[int]().union(*self._learned.values())
+        gone_flows = {key: cookie for key, cookie in installed.flows.items() if cookie not in valid}
+        gone_groups = dict(installed.groups)
         for scope in scopes:
             for number, group in scope.groups.items():
                 has = gone_groups.pop(number, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -104,9 +105,9 @@ class Link:
         self.channel.send(wire.in_bundle(messages, xid))
         return len(messages)
 
-    def flush(self, flushes: list[wire.CtFlush], zone: int) -> None:
-        """Forget connections. Sent after a bundle, and done after it."""
-        self.channel.send(b"".join([wire.ct_flush(zone, flush, self._next_xid()) for flush in flushes]))
+    def forget(self, what: Sequence[wire.CtFlush | wire.Unlearn], zone: int) -> None:
+        """Forget connections and learned flows. Sent after a bundle, and done after it."""
+        self.channel.send(b"".join([wire.forget(zone, each, self._next_xid()) for each in what]))
 
     def confirm(self, xid: int) -> bool:
         """A commit was answered. False when nothing was waiting for it."""

@@ -25,7 +25,8 @@ from controller.outside_views import (
     target_node,
     target_slice,
 )
-from controller.views import EdgeView, Malformed
+from controller.parsing import Malformed
+from controller.views import EdgeView
 from kmn.k8s.objects import Key, Object, key_of
 
 __all__ = ["Outside"]

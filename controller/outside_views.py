@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
-from controller.views import Malformed
+from controller.parsing import Malformed
 from kmn.k8s import dataplane, objects
 from kmn.k8s.loadbalancers import is_ours, read_load_balancer
 from kmn.k8s.objects import Key, Object, condition, describe, key_of, labels, name_of

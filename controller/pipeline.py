@@ -10,22 +10,30 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from controller.openflow.actions import Action, set_ct_mark, set_reg
+from controller.openflow.actions import Action, move_bit, set_ct_mark, set_reg
 from controller.openflow.match import Field, ct_mark, reg
 
 __all__ = [
     "AFTER_SERVICE",
     "ALLOWED",
+    "CLEAR_MASQUERADE",
+    "ENDPOINT_IP",
+    "ENDPOINT_PORT",
+    "GROUP",
     "HAIRPIN",
     "MARK_ALLOWED",
     "MARK_ALLOWED_PROXIED",
     "MARK_SERVICE",
+    "MASQUERADE",
+    "MASQUERADE_PORTS",
     "NAT_ZONE",
     "OUT_PORT",
     "PROXIED",
+    "RECALL_MASQUERADE",
     "SCRATCH",
     "SERVICE",
     "SET_HAIRPIN",
+    "SET_MASQUERADE",
     "ZONE",
     "EdgeTable",
     "Feature",
@@ -44,9 +52,12 @@ class Table(IntEnum):
     UN_SNAT = 8  # answers to addresses that SNAT gave: translated back in NAT_ZONE
     CONNTRACK = 12  # tracked in ZONE; packets of known connections are translated
     STATE = 16  # invalid: dropped; connection allowed before: straight to ROUTING
-    # Where does it want to go? (28 less: session affinity, NodePorts)
+    # Where does it want to go?
+    AFFINITY = 24  # learned: the endpoint of a client; SERVICE and NODE_PORT ask here, no packet goes on from here
     SERVICE = 28  # virtual address and port to a group of endpoints
+    NODE_PORT = 30  # the node's own address: node ports and pods' host ports
     SERVICE_REJECT = 32  # virtual addresses where nothing answers: to the node's kernel, which refuses
+    ENDPOINT = 34  # the endpoint in registers, with session affinity: learned, and translated to
     # May it? (40 to 48: egress policy)
     # How does it get there?
     ROUTING = 52  # next hop and port: pod, node, uplink
@@ -82,6 +93,7 @@ class Feature(IntEnum):
     POD = 3
     SERVICE = 4
     EDGE = 5
+    AFFINITY = 6  # flows that switches learned by themselves
     LOAD_BALANCER = 30  # the edge's flows of Services
     EGRESS = 31  # the edge's flows of pods with a public address of their own
 
@@ -93,12 +105,22 @@ NAT_ZONE = 2
 
 # Registers. Matched ones have even numbers (see controller.openflow.match.reg).
 #   reg0[0]    HAIRPIN   the packet leaves by the port that it came in by
+#   reg0[1]    MASQUERADE  it gets the node's address as source
 #   reg2       OUT_PORT  OpenFlow port that it leaves by
+#   reg4       ENDPOINT_IP    } of a Service with session affinity
+#   reg6       ENDPOINT_PORT  }
+#   reg8       GROUP          } number of the group that the endpoint is of
 #   reg15      SCRATCH   between two actions of one flow
 OUT_PORT = 2
+ENDPOINT_IP = 4
+ENDPOINT_PORT = 6
+GROUP = 8
 SCRATCH = "reg15"
 HAIRPIN: Field = reg(0, 0x1, 0x1)
 SET_HAIRPIN: Action = set_reg(0, 0x1, 0x1)
+MASQUERADE: Field = reg(0, 0x2, 0x2)
+SET_MASQUERADE: Action = set_reg(0, 0x2, 0x2)
+CLEAR_MASQUERADE: Action = set_reg(0, 0x0, 0x2)
 
 
 def to_port(port: int) -> Action:
@@ -109,10 +131,15 @@ def to_port(port: int) -> Action:
 # Connection marks in ZONE.
 #   [0] ALLOWED   passed every table once; "established" alone would not say so, as a DNAT commits before policy
 #   [1] SERVICE   DNATed from a virtual address
-#   [2] PROXIED   at the edge only: a load balancer's connection that gets the edge's address as its source
+#   [2] MASQUERADED  and to get the node's address as source
+#       PROXIED   at the edge: a load balancer's connection that gets the edge's address as its source
 ALLOWED: Field = ct_mark(0x1, 0x1)
 MARK_ALLOWED: Action = set_ct_mark(0x1, 0x1)
 SERVICE: Field = ct_mark(0x2, 0x2)
-MARK_SERVICE: Action = set_ct_mark(0x2, 0x2)
+MARK_SERVICE: tuple[Action, ...] = (set_ct_mark(0x2, 0x2), move_bit("reg0", 1, "ct_mark", 2))
+RECALL_MASQUERADE: Action = move_bit("ct_mark", 2, "reg0", 1)
 PROXIED: Field = ct_mark(0x4, 0x4)
 MARK_ALLOWED_PROXIED: Action = set_ct_mark(0x5, 0x5)
+
+# Ports of masqueraded connections: not those that the node's kernel gives to its own connections (from 32768 on).
+MASQUERADE_PORTS = (1024, 32767)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from controller.cluster import Bridge, Cluster
-from controller.features.service import forget_installed
+from controller.features.stale import forget_installed
 from controller.link import Channel, Link, Phase
 from controller.openflow import wire
 from controller.openflow.readback import Installed, SwitchError
@@ -269,11 +269,12 @@ class Synchronizer:
         link.phase = Phase.WRITING
         # Even an empty bundle is committed: its answer says that the switch is alive and in step.
         self.counters.messages += link.commit([difference], self._epoch, time.monotonic())
-        flushes = (
-            forget_installed(installed.groups, self.cluster.common.groups) if difference and installed.flows else []
-        )
-        if flushes:
-            link.flush(flushes, ZONE)
+        if difference and installed.flows:
+            wanted = {
+                number: group for scope in self.cluster.scopes(bridge.name) for number, group in scope.groups.items()
+            }
+            flushes = forget_installed(installed.groups, wanted)
+            link.forget(flushes, ZONE)
 
     # Changes of objects.
 
@@ -323,9 +324,9 @@ class Synchronizer:
             parts = [part for part in parts if part]
             if parts:
                 self.counters.messages += link.commit(parts, self._epoch, now)
-            flushes = stale if scopes[0] is self.cluster.common else self.cluster.stale_outside
-            if flushes:
-                link.flush(flushes, ZONE)
+            forgotten = stale if scopes[0] is self.cluster.common else self.cluster.stale_outside
+            if forgotten:
+                link.forget(forgotten, ZONE)
         self.counters.batches += 1
         if bridges != self._bridges:
             self._change_bridges(bridges)

@@ -6,45 +6,32 @@ be understood: that object is reported and has no flows; all others are not affe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from controller.parsing import Malformed, transport_port
+from controller.parsing import address as _address
+from controller.parsing import parse as _parse
 from kmn.k8s import dataplane, objects
-from kmn.k8s.objects import Key, Object, describe, key_of, labels, name_of
+from kmn.k8s.objects import Key, Object, describe, key_of, name_of
 
 __all__ = [
     "EdgeHost",
     "EdgeView",
-    "Endpoint",
+    "HostPort",
     "Malformed",
     "NodeView",
     "PodView",
-    "ServicePort",
-    "ServiceView",
-    "SliceView",
     "edge_view",
     "node_view",
     "pod_view",
     "service_cidr",
-    "service_view",
-    "slice_view",
 ]
 
 T = TypeVar("T")
-
-
-class Malformed(ValueError):
-    """An object with a field that cannot be used. The text names object, field and what would be right."""
-
-
-def _parse(obj: Object, field: str, parse: Callable[[Any], T], value: object, wanted: str) -> T:
-    try:
-        return parse(value)
-    except (ValueError, TypeError, KeyError) as error:
-        raise Malformed(f"{describe(obj)}: {field}: {value!r} should be {wanted}") from error
 
 
 def _port_number(value: Any) -> int:
@@ -60,8 +47,14 @@ def _mac(value: Any) -> str:
     return str(value).lower()
 
 
-def _address(obj: Object, field: str, value: object) -> IPv4Address:
-    return _parse(obj, field, lambda v: IPv4Address(str(v)), value, "an IPv4 address")
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A port of a pod that is reached at its node's address."""
+
+    protocol: str
+    host_ip: IPv4Address | None  # None: any of the node's
+    host_port: int
+    container_port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +66,7 @@ class PodView:
     address: IPv4Address
     mac: str
     ofport: int
+    host_ports: tuple[HostPort, ...] = ()
 
 
 def pod_view(obj: Object) -> PodView | None:
@@ -88,7 +82,30 @@ def pod_view(obj: Object) -> PodView | None:
         _address(obj, "status.podIP", status["podIP"]),
         _parse(obj, f"metadata.annotations[{dataplane.MAC}]", _mac, notes.get(dataplane.MAC), "a MAC address"),
         _parse(obj, where, _port_number, notes[dataplane.OFPORT], "an OpenFlow port number"),
+        _host_ports(obj),
     )
+
+
+def _host_ports(obj: Object) -> tuple[HostPort, ...]:
+    found = []
+    for kind in ("initContainers", "containers"):
+        for i, container in enumerate(obj["spec"].get(kind) or ()):
+            if kind == "initContainers" and container.get("restartPolicy") != "Always":
+                continue
+            for j, port in enumerate(container.get("ports") or ()):
+                ip = port.get("hostIP") or "0.0.0.0"
+                if not port.get("hostPort") or ":" in ip:
+                    continue
+                at = f"spec.{kind}[{i}].ports[{j}]"
+                found.append(
+                    HostPort(
+                        port.get("protocol") or "TCP",
+                        None if ip == "0.0.0.0" else _address(obj, f"{at}.hostIP", ip),
+                        transport_port(obj, f"{at}.hostPort", port["hostPort"]),
+                        transport_port(obj, f"{at}.containerPort", port.get("containerPort")),
+                    )
+                )
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +121,7 @@ class NodeView:
     ofport: int
     uplink_mac: str
     next_hop_mac: str
+    zone: str = ""
 
     @property
     def gateway(self) -> IPv4Address:
@@ -148,6 +166,7 @@ def node_view(obj: Object) -> NodeView | None:
         ),
         note(dataplane.UPLINK_MAC, _mac, "a MAC address"),
         note(dataplane.UPLINK_NEXT_HOP_MAC, _mac, "a MAC address"),
+        objects.labels(obj).get("topology.kubernetes.io/zone", ""),
     )
 
 
@@ -155,104 +174,6 @@ def _datapath_id(value: Any) -> int:
     if len(value) != 16:
         raise ValueError(value)
     return int(value, 16)
-
-
-@dataclass(frozen=True, slots=True)
-class ServicePort:
-    """One port of a Service; ``name`` is "" when it has none, as in EndpointSlices."""
-
-    name: str
-    protocol: str
-    port: int
-
-    @property
-    def described(self) -> str:
-        return f"{self.port}/{self.protocol}"
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceView:
-    """A Service with a virtual address."""
-
-    key: Key
-    address: IPv4Address
-    ports: tuple[ServicePort, ...]
-
-
-def service_view(obj: Object) -> ServiceView | None:
-    spec = obj.get("spec") or {}
-    address = _first_ipv4(spec.get("clusterIPs") or [spec.get("clusterIP")])
-    if spec.get("type") == "ExternalName" or address is None:
-        return None
-    ports = tuple(
-        ServicePort(
-            port.get("name") or "",
-            port.get("protocol") or "TCP",
-            _parse(obj, f"spec.ports[{i}].port", _transport_port, port.get("port"), "a number from 1 to 65535"),
-        )
-        for i, port in enumerate(spec.get("ports") or ())
-    )
-    return ServiceView(key_of(obj), _address(obj, "spec.clusterIP", address), ports)
-
-
-def _first_ipv4(addresses: list[str | None]) -> str | None:
-    return next((a for a in addresses if a and a != "None" and ":" not in a), None)
-
-
-def _transport_port(value: Any) -> int:
-    if isinstance(value, bool) or not 0 < int(value) < 0x10000:
-        raise ValueError(value)
-    return int(value)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Endpoint:
-    """One address and port behind a Service."""
-
-    address: IPv4Address
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class SliceView:
-    """An IPv4 EndpointSlice: per port name and protocol the endpoints to use, and those to use for want of better."""
-
-    key: Key
-    service: Key
-    ready: Mapping[tuple[str, str], frozenset[Endpoint]]
-    serving: Mapping[tuple[str, str], frozenset[Endpoint]]  # not ready as they terminate, but still serving
-
-
-def slice_view(obj: Object) -> SliceView | None:
-    service = labels(obj).get("kubernetes.io/service-name")
-    if not service or obj.get("addressType") != "IPv4":
-        return None
-    ready: list[IPv4Address] = []
-    serving: list[IPv4Address] = []
-    for i, endpoint in enumerate(obj.get("endpoints") or ()):
-        conditions = endpoint.get("conditions") or {}
-        addresses = endpoint.get("addresses") or [None]
-        address = _address(obj, f"endpoints[{i}].addresses[0]", addresses[0])
-        if conditions.get("ready") is not False:  # absent and null mean ready
-            ready.append(address)
-        elif conditions.get("serving") and conditions.get("terminating"):
-            serving.append(address)
-    ports: dict[tuple[str, str], int] = {}
-    for i, port in enumerate(obj.get("ports") or ()):
-        if port.get("port") is None:
-            continue  # "all ports" is a convention of non-Service consumers
-        number = _parse(obj, f"ports[{i}].port", _transport_port, port["port"], "a number from 1 to 65535")
-        ports[port.get("name") or "", port.get("protocol") or "TCP"] = number
-    key = key_of(obj)
-    return SliceView(key, Key(key.namespace, service), _spread(ports, ready), _spread(ports, serving))
-
-
-def _spread(
-    ports: Mapping[tuple[str, str], int], addresses: list[IPv4Address]
-) -> dict[tuple[str, str], frozenset[Endpoint]]:
-    if not addresses:
-        return {}
-    return {name: frozenset([Endpoint(address, port) for address in addresses]) for name, port in ports.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from controller.features.arp import answer
 from controller.openflow.actions import DROP, IN_PORT, Action, actions, ct, goto, output_reg
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
-from controller.openflow.match import ARP, ARP_REQUEST, IP, TCP, UDP, Match, ct_state, in_port, match, nw_dst
+from controller.openflow.match import ARP, ARP_REQUEST, IP, SCTP, TCP, UDP, Match, ct_state, in_port, match, nw_dst
 from controller.pipeline import (
     AFTER_SERVICE,
     ALLOWED,
@@ -17,6 +17,7 @@ from controller.pipeline import (
     MARK_SERVICE,
     NAT_ZONE,
     OUT_PORT,
+    RECALL_MASQUERADE,
     SERVICE,
     ZONE,
     Feature,
@@ -56,15 +57,17 @@ def connectivity() -> list[Flow]:
         make(Table.UN_SNAT, 0, anything, actions(goto(Table.CONNTRACK))),
         make(Table.CONNTRACK, 100, any_ip, actions(ct(ZONE, nat=True, table=Table.STATE))),
         make(Table.STATE, 200, state("+inv+trk"), DROP),
-        make(Table.STATE, 190, match(IP, ALLOWED), actions(goto(Table.ROUTING))),
+        make(Table.STATE, 190, match(IP, ALLOWED), actions(RECALL_MASQUERADE, goto(Table.ROUTING))),
         # An ICMP error about a connection that was never allowed.
         make(Table.STATE, 180, state("+rel+trk"), DROP),
         # Translated by an earlier packet, not allowed by it: it must pass what follows the translation again.
-        make(Table.STATE, 170, match(IP, SERVICE), actions(goto(AFTER_SERVICE))),
+        make(Table.STATE, 170, match(IP, SERVICE), actions(RECALL_MASQUERADE, goto(AFTER_SERVICE))),
         make(Table.STATE, 0, anything, actions(goto(Table.SERVICE))),
         make(Table.SERVICE, 0, anything, actions(goto(AFTER_SERVICE))),
+        make(Table.NODE_PORT, 0, anything, actions(goto(AFTER_SERVICE))),
         make(Table.SERVICE_REJECT, 100, match(*TCP), refuse),
         make(Table.SERVICE_REJECT, 100, match(*UDP), refuse),
+        make(Table.SERVICE_REJECT, 100, match(*SCTP), refuse),
         *(make(Table.ROUTING, 60, match(IP, nw_dst(network)), DROP) for network in _UNROUTABLE),
         # Nothing that came from the fabric goes back to it.
         make(Table.ROUTING, 50, match(IP, in_port(UPLINK_OFPORT)), DROP),

@@ -20,7 +20,17 @@ from controller.openflow.match import (
     nw_dst,
     nw_src,
 )
-from controller.pipeline import HAIRPIN, NAT_ZONE, SET_HAIRPIN, Feature, Table, to_port
+from controller.pipeline import (
+    CLEAR_MASQUERADE,
+    HAIRPIN,
+    MASQUERADE,
+    MASQUERADE_PORTS,
+    NAT_ZONE,
+    SET_HAIRPIN,
+    Feature,
+    Table,
+    to_port,
+)
 from controller.views import NodeView
 from kmn.k8s.dataplane import GATEWAY_MAC, REJECT_IP, UPLINK_OFPORT
 
@@ -30,6 +40,7 @@ __all__ = ["node_flows"]
 def node_flows(node: NodeView) -> list[Flow]:
     """Flows of the node's own bridge."""
     make = Owner(Feature.NODE, f"Node/{node.name}").flow
+    to_fabric = (set_eth_src(node.uplink_mac), set_eth_dst(node.next_hop_mac), DEC_TTL)
     own = (node.address, node.gateway, IPv4Address(REJECT_IP))
     flows = [
         # Pods' addresses of this node do not come from elsewhere.
@@ -45,13 +56,26 @@ def node_flows(node: NodeView) -> list[Flow]:
             Table.UN_SNAT, 100, match(IP, nw_dst(node.gateway)),
             actions(ct(NAT_ZONE, nat=True, table=Table.CONNTRACK)),
         ),
-        make(Table.ROUTING, 100, match(IP, nw_dst(node.pod_cidr)), DROP),
+        # Answers to masqueraded connections; the node's own pass untouched. What the node says to itself is no answer.
         make(
-            Table.ROUTING, 40, match(IP),
-            actions(
-                set_eth_src(node.uplink_mac), set_eth_dst(node.next_hop_mac), DEC_TTL, to_port(UPLINK_OFPORT),
-                goto(Table.COMMIT),
-            ),
+            Table.UN_SNAT, 110, match(IP, in_port(node.ofport), nw_dst(node.address)),
+            actions(goto(Table.CONNTRACK)),
+        ),
+        make(
+            Table.UN_SNAT, 100, match(IP, nw_dst(node.address)),
+            actions(ct(NAT_ZONE, nat=True, table=Table.CONNTRACK)),
+        ),
+        make(Table.SERVICE, 195, match(IP, nw_dst(node.address)), actions(goto(Table.NODE_PORT))),
+        make(Table.ROUTING, 100, match(IP, nw_dst(node.pod_cidr)), DROP),
+        # From outside to an endpoint elsewhere, and its answers.
+        make(
+            Table.ROUTING, 55, match(IP, MASQUERADE, in_port(UPLINK_OFPORT)),
+            actions(*to_fabric, SET_HAIRPIN, goto(Table.COMMIT)),
+        ),
+        make(Table.ROUTING, 40, match(IP), actions(*to_fabric, to_port(UPLINK_OFPORT), goto(Table.COMMIT))),
+        make(
+            Table.SNAT, 105, match(IP, MASQUERADE),
+            actions(ct(NAT_ZONE, commit=True, src=node.address, src_ports=MASQUERADE_PORTS, table=Table.OUTPUT)),
         ),
         # A pod's connection comes back to the pod itself.
         make(
@@ -68,7 +92,8 @@ def node_flows(node: NodeView) -> list[Flow]:
             make(Table.ARP, 200, match(ARP, in_port(node.ofport), arp_tpa(address)), DROP),
             make(
                 Table.ROUTING, 200, match(IP, nw_dst(address)),
-                actions(*to_host, to_port(node.ofport), goto(Table.COMMIT)),
+                # The node's own kernel sees the client, and would not take its own address as source.
+                actions(*to_host, CLEAR_MASQUERADE, to_port(node.ofport), goto(Table.COMMIT)),
             ),
             make(
                 Table.ROUTING, 210, match(IP, in_port(node.ofport), nw_dst(address)),

@@ -1,13 +1,15 @@
-"""A pod on its node's bridge: who it is, and how packets reach it."""
+"""A pod on its node's bridge: who it is, and how packets reach it, at its own address and at host ports."""
 
 from __future__ import annotations
 
+from controller.features.connectivity import dnat
 from controller.openflow.actions import DEC_TTL, DROP, actions, goto, set_eth_dst, set_eth_src
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.match import (
     ARP,
     IP,
+    PROTOCOLS,
     arp_sha,
     arp_spa,
     arp_tpa,
@@ -17,6 +19,7 @@ from controller.openflow.match import (
     match,
     nw_dst,
     nw_src,
+    tp_dst,
 )
 from controller.pipeline import SET_HAIRPIN, Feature, Table, to_port
 from controller.views import PodView
@@ -32,7 +35,19 @@ def pod_flows(pod: PodView) -> list[Flow]:
     to_pod = (set_eth_src(GATEWAY_MAC), set_eth_dst(pod.mac), DEC_TTL)
     deliver = actions(*to_pod, to_port(pod.ofport), goto(Table.COMMIT))
     give_back = actions(*to_pod, SET_HAIRPIN, goto(Table.COMMIT))
+    host_ports = [
+        make(
+            Table.NODE_PORT, 190,
+            match(
+                *PROTOCOLS[each.protocol], *([nw_dst(each.host_ip)] if each.host_ip else []),
+                tp_dst(PROTOCOLS[each.protocol], each.host_port),
+            ),
+            actions(dnat(pod.address, each.container_port)),
+        )
+        for each in pod.host_ports
+    ]  # fmt: skip
     return [
+        *host_ports,
         make(
             Table.CLASSIFIER, 100, match(IP, port, dl_src(pod.mac), dl_dst(GATEWAY_MAC), nw_src(pod.address)),
             actions(goto(Table.UN_SNAT)),

@@ -1,192 +1,266 @@
-"""ClusterIP Services: virtual address and port to the endpoints, alike on all nodes.
+"""Services: everything that leads to one (addresses and ports), and the endpoints behind it.
+
+Three sets of endpoints: those of the *cluster*, alike on all nodes; those *near* a node, where hints say so; the
+*local* ones of a node, for traffic policies. Flows of the first are common to all nodes, the others are of each node by
+itself and have higher priority, so that a node without such endpoints costs nothing.
 
 A "connection" over UDP that begins with a datagram in fragments is recognised where the Service has one UDP port, and
 refused where it has several: fragments show no ports. Once there is a connection, its fragments are known.
 
-A port without endpoints has no flow of its own: it falls, like ports that the Service does not have, to the flow of
-its virtual address, and is refused.
+A ClusterIP without endpoints has no flow of its own: it falls, like ports that the Service does not have, to the flow
+of its address, and is refused.
 
 A port with many endpoints has several groups, told apart by bits of the client's port. One group would not do: Open
 vSwitch spreads at most 256 buckets by the datapath's hash (beyond, each connection costs an upcall and a megaflow),
-evenly only with a few slots a bucket, and a group of some 500 buckets is larger than an OpenFlow message.
+evenly only with a few slots a bucket, and a group of some 500 buckets is larger than an OpenFlow message. With session
+affinity it is bits of the client's address.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from zlib import crc32
 
+from controller.backends import Backends, Choice
+from controller.features.affinity import affinity_flows, ask, found, learned_cookie
 from controller.features.connectivity import dnat
-from controller.openflow.actions import DROP, actions, goto, group
+from controller.openflow.actions import DROP, Actions, actions, goto, group
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
-from controller.openflow.group import Bucket, Group, bucket
-from controller.openflow.match import FRAGMENT, IP, TCP, UDP, Protocol, match, nw_dst, tp_dst, tp_src_bits
-from controller.openflow.wire import CtFlush
-from controller.pipeline import Feature, Table
-from controller.views import Endpoint, ServicePort, ServiceView, SliceView
-from kmn.k8s.dataplane import REJECT_IP, REJECT_PORT
+from controller.openflow.group import Bucket, Group, bucket, even_weights
+from controller.openflow.match import (
+    FRAGMENT,
+    IP,
+    PROTOCOLS,
+    Field,
+    Protocol,
+    in_port,
+    match,
+    nw_dst,
+    nw_src,
+    nw_src_bits,
+    tp_dst,
+    tp_src_bits,
+)
+from controller.pipeline import SET_MASQUERADE, Feature, Table
+from controller.service_views import Endpoint, ServicePort, ServiceView
+from kmn.k8s.dataplane import UPLINK_OFPORT
 
 __all__ = [
-    "Backends",
-    "backends",
-    "forget_installed",
+    "CLUSTER",
+    "LOCAL",
+    "NEAR",
+    "Part",
+    "Programmed",
+    "endpoint_bucket",
     "group_wish",
     "parts",
     "service_cidr_flows",
     "service_flows",
-    "stale_connections",
 ]
 
-# Endpoints per port of a Service, those of protocols that can be balanced; an empty tuple means refused.
-Backends = Mapping[ServicePort, tuple[Endpoint, ...]]
+# Sets of endpoints.
+CLUSTER, NEAR, LOCAL = "", "near", "local"
+# Priorities of one way in: the more special the higher. 195 is the node's own address.
+_REFUSE_ADDRESS, _NOT_ALLOWED, _CLUSTER, _NEAR, _NO_LOCAL, _LOCAL = 190, 198, 200, 202, 204, 206
 
-_PROTOCOLS: Mapping[str, Protocol] = {"TCP": TCP, "UDP": UDP}
-_UDP_NUMBER = 17
-_REFUSED = Endpoint(IPv4Address(REJECT_IP), REJECT_PORT)
+_ANYWHERE = IPv4Network("0.0.0.0/0")
 _MAX_BUCKET = 0xFFFFFF00
 _GROUP_SIZE = 64  # endpoints in a group: 256 slots of the hash are then at least four a bucket
+_STICKY_GROUP_SIZE = 256  # with a hash of the source there are no slots; a group must fit a message
 _MAX_PARTS = 1 << 12  # 262,144 endpoints, more than a cluster has addresses for
-# Where a bucket holds its endpoint: behind the heads of bucket, ct and nat.
-_ENDPOINT_AT = 8 + 24 + 16
-_ENDPOINT = struct.Struct("!4sH")
+
+# A group: the port, the set of endpoints, and which part of it.
+Part = tuple[ServicePort, str, int]
 
 
-def backends(service: ServiceView, slices: Iterable[SliceView]) -> Backends:
-    """Which endpoints each port uses: the ready ones, for want of any those that still serve while terminating."""
-    slices = list(slices)
-    chosen: dict[ServicePort, tuple[Endpoint, ...]] = {}
-    for port in service.ports:
-        if port.protocol not in _PROTOCOLS:
-            continue
-        name = (port.name, port.protocol)
-        ready = frozenset[Endpoint]().union(*[s.ready.get(name, ()) for s in slices])
-        serving = ready or frozenset[Endpoint]().union(*[s.serving.get(name, ()) for s in slices])
-        chosen[port] = tuple(sorted(serving))
-    return chosen
-
-
-def parts(endpoints: Sequence[Endpoint]) -> int:
-    """Into how many groups endpoints are divided: a power of two, as bits of the source port choose among them."""
-    count = 1
-    while count * _GROUP_SIZE < len(endpoints) and count < _MAX_PARTS:
+def parts(endpoints: int, *, sticky: bool = False) -> int:
+    """Into how many groups endpoints are divided: a power of two, as bits of the client choose among them."""
+    count, size = 1, _STICKY_GROUP_SIZE if sticky else _GROUP_SIZE
+    while count * size < endpoints and count < _MAX_PARTS:
         count *= 2
     return count
 
 
-def group_wish(service: ServiceView, port: ServicePort, part: int) -> int:
+def group_wish(service: ServiceView, part: Part) -> int:
     """The group number that a port's part should have: the same after a restart, unless another one has it."""
-    name = f"{service.key}:{port.described}" + (f"#{part}" if part else "")
+    port, kind, number = part
+    name = f"{service.key}:{port.described}" + (f"@{kind}" if kind else "") + (f"#{number}" if number else "")
     return crc32(name.encode()) & 0x7FFFFFFF
 
 
-def service_flows(
-    service: ServiceView, chosen: Backends, group_ids: Mapping[ServicePort, Sequence[int]]
-) -> tuple[list[Flow], list[Group]]:
-    """Flows and groups of one Service, for every node's bridge."""
-    make = Owner(Feature.SERVICE, f"Service/{service.key}").flow
-    address = nw_dst(service.address)
-    flows = [make(Table.SERVICE, 190, match(IP, address), actions(goto(Table.SERVICE_REJECT)))]
-    groups = []
-    for port, endpoints in chosen.items():
-        protocol, numbers = _PROTOCOLS[port.protocol], group_ids.get(port, ())
-        for part, number in enumerate(numbers):
-            # The lowest bit is left out: Linux gives connections even ports.
-            bits = (tp_src_bits(protocol, part << 1, len(numbers) - 1 << 1),) if len(numbers) > 1 else ()
-            wanted = match(*protocol, address, *bits, tp_dst(protocol, port.port))
-            flows.append(make(Table.SERVICE, 200, wanted, actions(group(number))))
-            groups.append(Group(number, _buckets(endpoints[part :: len(numbers)])))
-    udp = [port for port in chosen if port.protocol == "UDP"]
-    if len(udp) == 1 and group_ids.get(udp[0]):
-        # A connection that begins with a datagram in fragments, whose port nobody sees: it can only be this one.
-        flows.append(make(Table.SERVICE, 195, match(*UDP, address, FRAGMENT), actions(group(group_ids[udp[0]][0]))))
-    return flows, groups
+@dataclass(slots=True)
+class Programmed:
+    """Flows and groups of one Service: of all nodes, and of single ones beyond that."""
+
+    common: tuple[list[Flow], list[Group]] = field(default_factory=lambda: ([], []))
+    nodes: dict[str, tuple[list[Flow], list[Group]]] = field(default_factory=dict)
+    learned: list[int] = field(default_factory=list)  # cookies of what switches may learn
+
+    def at(self, node: str | None) -> tuple[list[Flow], list[Group]]:
+        return self.common if node is None else self.nodes.setdefault(node, ([], []))
 
 
-def _buckets(endpoints: tuple[Endpoint, ...]) -> tuple[Bucket, ...]:
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """An address and port that leads to a port of a Service."""
+
+    table: Table
+    fields: tuple[Field, ...]  # before the port
+    port: int
+    local: bool  # its traffic policy
+    external: bool = False  # a way for those outside: masqueraded, or by its policy from the fabric only
+    sources: tuple[IPv4Network, ...] = ()  # given: nobody else
+
+
+def _ways(service: ServiceView, port: ServicePort) -> Iterator[_Way]:
+    yield _Way(Table.SERVICE, (nw_dst(service.address),), port.port, service.internal_local)
+    balancers = frozenset(service.balancer_ips)
+    for address in service.external_ips:
+        if address not in balancers:
+            yield _Way(Table.SERVICE, (nw_dst(address),), port.port, service.external_local, True)
+    for address in service.balancer_ips:
+        yield _Way(Table.SERVICE, (nw_dst(address),), port.port, service.external_local, True, service.sources)
+    if port.node_port:
+        yield _Way(Table.NODE_PORT, (), port.node_port, service.external_local, True)
+
+
+def service_flows(service: ServiceView, chosen: Backends, numbers: Mapping[Part, int]) -> Programmed:
+    """Flows and groups of one Service. ``numbers`` are those of its groups: as many parts as :func:`parts` says."""
+    made = Programmed()
+    owner = Owner(Feature.SERVICE, f"Service/{service.key}")
+    refuse = match(IP, nw_dst(service.address))
+    made.common[0].append(owner.flow(Table.SERVICE, _REFUSE_ADDRESS, refuse, actions(goto(Table.SERVICE_REJECT))))
+    for port, choice in chosen.items():
+        _Port(service, port, choice, numbers, owner, made).program()
+    return made
+
+
+class _Port:
+    """Programs one port of a Service."""
+
+    def __init__(
+        self,
+        service: ServiceView,
+        port: ServicePort,
+        choice: Choice,
+        numbers: Mapping[Part, int],
+        owner: Owner,
+        made: Programmed,
+    ) -> None:
+        self._service, self._port, self._choice = service, port, choice
+        self._numbers, self._owner, self._made = numbers, owner, made
+        self._protocol: Protocol = PROTOCOLS[port.protocol]
+        self._sticky = bool(service.affinity)
+        self._only_udp = port.protocol == "UDP" and [each.protocol for each in service.ports].count("UDP") == 1
+
+    def program(self) -> None:
+        ways = list(_ways(self._service, self._port))
+        for way in ways:
+            if way.sources:
+                wanted = match(*self._protocol, *way.fields, tp_dst(self._protocol, way.port))
+                self._made.common[0].append(self._owner.flow(way.table, _NOT_ALLOWED, wanted, DROP))
+        if not self._choice:
+            for way in ways:
+                if way.external:
+                    self._flows(None, _CLUSTER, way, (), [actions(goto(Table.SERVICE_REJECT))])
+            return
+        cluster_ways = [way for way in ways if way.external or not way.local]
+        local_ways = [way for way in ways if way.local]
+        for way in local_ways:
+            self._flows(None, _NO_LOCAL, way, _outside(way), [DROP])
+        self._endpoints(None, CLUSTER, _CLUSTER, cluster_ways, self._choice.cluster)
+        for node, endpoints in self._choice.near.items():
+            self._endpoints(node, NEAR, _NEAR, cluster_ways, endpoints)
+        for node, endpoints in self._choice.local.items():
+            self._endpoints(node, LOCAL, _LOCAL, local_ways, endpoints)
+
+    def _endpoints(
+        self, node: str | None, kind: str, priority: int, ways: list[_Way], endpoints: tuple[Endpoint, ...]
+    ) -> None:
+        """Groups of one set of endpoints, and flows from all ways to them."""
+        if not ways or not endpoints:
+            return
+        flows, groups = self._made.at(node)
+        plain, masqueraded = [], []
+        for part in range(count := parts(len(endpoints), sticky=self._sticky)):
+            number, share = self._numbers[self._port, kind, part], endpoints[part::count]
+            groups.append(Group(number, _buckets(share, sticky=self._sticky), by_source=self._sticky))
+            if self._sticky:
+                flows += affinity_flows(self._owner, number, share, self._service.affinity)
+                self._made.learned += [learned_cookie(self._owner, number, endpoint) for endpoint in share]
+            then = ask(number) if self._sticky else (group(number),)
+            plain.append(actions(*then))
+            masqueraded.append(actions(SET_MASQUERADE, *then))
+        for way in ways:
+            outside = _outside(way) if kind == LOCAL else ()
+            self._flows(node, priority, way, outside, masqueraded if way.external and not way.local else plain)
+
+    def _flows(
+        self, node: str | None, priority: int, way: _Way, fields: tuple[Field, ...], parts: Sequence[Actions]
+    ) -> None:
+        """Flows of one way: for every source that is allowed, every part."""
+        flows, _ = self._made.at(node)
+        common = (*self._protocol, *fields, *way.fields)
+        for source in way.sources or (_ANYWHERE,):
+            for part, do in enumerate(parts):
+                wanted = match(*common, *self._client(source, part, len(parts)), tp_dst(self._protocol, way.port))
+                flows.append(self._owner.flow(way.table, priority, wanted, do))
+            if self._only_udp and way.table is Table.SERVICE:
+                # A connection that begins with a datagram in fragments, whose port nobody sees: only this one can be.
+                for part, do in enumerate(parts if self._sticky else parts[:1]):
+                    client = self._client(source, part, len(parts) if self._sticky else 1)
+                    flows.append(self._owner.flow(way.table, priority - 1, match(*common, *client, FRAGMENT), do))
+
+    def _client(self, source: IPv4Network, part: int, count: int) -> tuple[Field, ...]:
+        """Which clients: those from ``source``, and of these the ``part``-th of ``count``."""
+        network = (nw_src(source),) if source.prefixlen else ()
+        if count == 1:
+            return network
+        if self._sticky:
+            bits, network_bits = count - 1, int(source.netmask)
+            value = part & ~network_bits | int(source.network_address)
+            return (nw_src_bits(value, bits | network_bits),)
+        # The lowest bit is left out: Linux gives connections even ports.
+        return (*network, tp_src_bits(self._protocol, part << 1, count - 1 << 1))
+
+
+def _outside(way: _Way) -> tuple[Field, ...]:
+    """Whom a Local policy concerns: for ways for those outside whoever comes by the fabric; pods of the node and the
+    node itself may use all endpoints there, as if they had gone out and come in elsewhere."""
+    return (in_port(UPLINK_OFPORT),) if way.external else ()
+
+
+def endpoint_bucket(number: int, endpoint: Endpoint, weight: int, *, sticky: bool = False) -> Bucket:
+    """A bucket that sends to an endpoint; with session affinity through the table that learns it."""
+    if sticky:
+        return bucket(number, *found(endpoint), weight=weight)
+    return bucket(number, dnat(endpoint.address, endpoint.port), weight=weight)
+
+
+def _buckets(endpoints: tuple[Endpoint, ...], *, sticky: bool) -> tuple[Bucket, ...]:
     made: dict[int, Bucket] = {}
-    for endpoint in endpoints:
-        shared = _bucket(endpoint)
+    # A hash of the source chooses by weight alone; slots are of dp_hash.
+    for index, weight in [(i, 1) for i in range(len(endpoints))] if sticky else even_weights(len(endpoints)):
+        shared = _bucket(endpoints[index], weight, sticky)
         number = shared.id
         while number in made:
             number = (number + 1) % _MAX_BUCKET
-        made[number] = shared if number == shared.id else bucket(number, dnat(endpoint.address, endpoint.port))
+        fits = number == shared.id
+        made[number] = shared if fits else endpoint_bucket(number, endpoints[index], weight, sticky=sticky)
     return tuple(made.values())
 
 
 @lru_cache(maxsize=65536)
-def _bucket(endpoint: Endpoint) -> Bucket:
+def _bucket(endpoint: Endpoint, weight: int, sticky: bool) -> Bucket:
     number = crc32(b"%b:%d" % (endpoint.address.packed, endpoint.port)) % _MAX_BUCKET
-    return bucket(number, dnat(endpoint.address, endpoint.port))
+    return endpoint_bucket(number, endpoint, weight, sticky=sticky)
 
 
 def service_cidr_flows(network: IPv4Network) -> list[Flow]:
     """Virtual addresses that no Service has lead nowhere."""
     make = Owner(Feature.SERVICE, "Cluster").flow
     return [make(Table.SERVICE, 100, match(IP, nw_dst(network)), DROP)]
-
-
-def stale_connections(
-    before: ServiceView | None, chosen_before: Backends, after: ServiceView | None, chosen_after: Backends
-) -> list[CtFlush]:
-    """UDP "connections" that lead to what is no endpoint any more (or to the refusal, though there is one now).
-
-    UDP clients do not notice and keep the port, so that conntrack would translate to the old endpoint for ever.
-    """
-    if before is None:
-        return []
-    now = _udp(after, chosen_after)
-    gone = after is None or after.address != before.address
-    stale = []
-    for (address, port), old in _udp(before, chosen_before).items():
-        kept = frozenset[Endpoint]() if gone else now.get((address, port), frozenset([_REFUSED]))
-        stale += [CtFlush(_UDP_NUMBER, address, port, e.address, e.port) for e in sorted(old - kept)]
-    if not gone:
-        # A port that the Service did not have before was refused.
-        new = now.keys() - _udp(before, chosen_before).keys()
-        stale += [
-            CtFlush(_UDP_NUMBER, address, port, _REFUSED.address, _REFUSED.port)
-            for address, port in sorted(new)
-            if _REFUSED not in now[address, port]
-        ]
-    return stale
-
-
-def _udp(service: ServiceView | None, chosen: Backends) -> dict[tuple[IPv4Address, int], frozenset[Endpoint]]:
-    if service is None:
-        return {}
-    return {
-        (service.address, port.port): frozenset(endpoints or (_REFUSED,))
-        for port, endpoints in chosen.items()
-        if port.protocol == "UDP"
-    }
-
-
-def forget_installed(installed: Mapping[int, bytes], wanted: Mapping[int, Group]) -> list[CtFlush]:
-    """UDP connections to forget on a switch whose groups changed while it was not connected.
-
-    What the Services were then is not known any more, only the endpoints in the groups that the switch still has.
-    """
-    stale = {_REFUSED}
-    for number, packed in installed.items():
-        group = wanted.get(number)
-        kept = {bucket.packed for bucket in group.buckets} if group else set()
-        stale.update(endpoint for each, endpoint in _installed_buckets(packed) if each not in kept)
-    return [CtFlush(_UDP_NUMBER, None, None, endpoint.address, endpoint.port) for endpoint in sorted(stale)]
-
-
-def _installed_buckets(packed: bytes) -> Iterator[tuple[bytes, Endpoint]]:
-    at = 0
-    while at < len(packed):
-        length, _, number = struct.unpack_from("!HHI", packed, at)
-        each = packed[at : at + length]
-        at += length
-        if length > _ENDPOINT_AT + _ENDPOINT.size:
-            address, port = _ENDPOINT.unpack_from(each, _ENDPOINT_AT)
-            endpoint = Endpoint(IPv4Address(address), port)
-            # Only what this version of the controller would have written is understood.
-            if port and bucket(number, dnat(endpoint.address, port)).packed == each:
-                yield each, endpoint

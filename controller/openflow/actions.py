@@ -25,9 +25,12 @@ __all__ = [
     "ct",
     "goto",
     "group",
+    "learn_endpoint",
     "move",
+    "move_bit",
     "output",
     "output_reg",
+    "resubmit",
     "set_arp_op",
     "set_arp_sha",
     "set_ct_mark",
@@ -118,7 +121,8 @@ def set_reg(number: int, value: int, mask: int = 0xFFFFFFFF) -> Action:
         packed = _set_field(struct.pack("!II", _nxm_reg(number), value))
         return Action(f"set_field:{value:#x}->reg{number}", packed)
     packed = _set_field(struct.pack("!III", (_nxm_reg(number) | 0x100) + 4, value, mask))
-    return Action(f"set_field:{value:#x}/{mask:#x}->reg{number}", packed)
+    shown = f"{value:#x}" if value else "0"
+    return Action(f"set_field:{shown}/{mask:#x}->reg{number}", packed)
 
 
 @cache
@@ -192,12 +196,55 @@ class NatRange(NamedTuple):
         return f"{addresses}:{ports}"
 
 
+# Fields of which single bits can be copied.
+_BITS = {"ct_mark": ("NXM_NX_CT_MARK", 0x0001D604), "reg0": ("NXM_NX_REG0", _nxm_reg(0))}
+
+
+@cache
+def move_bit(source: str, source_bit: int, destination: str, destination_bit: int) -> Action:
+    """Copy one bit of a field."""
+    (source_text, source_oxm), (destination_text, destination_oxm) = _BITS[source], _BITS[destination]
+    packed = struct.pack("!HHHHHHII4x", 28, 24, 1, source_bit, destination_bit, 0, source_oxm, destination_oxm)
+    return Action(f"move:{source_text}[{source_bit}]->{destination_text}[{destination_bit}]", packed)
+
+
+@cache
+def resubmit(table: int) -> Action:
+    """Do what a table says, and come back; a packet that no flow of it matches just comes back."""
+    return Action(f"resubmit(,{table})", struct.pack("!HHIHHB3x", 0xFFFF, 16, _NICIRA, 14, 0xFFF8, table))
+
+
+def learn_endpoint(
+    table: int, priority: int, cookie: int, seconds: int, group: tuple[int, int], loads: tuple[tuple[int, int], ...]
+) -> Action:
+    """Make a flow in ``table`` that gives what ``loads`` says to further packets of this source address.
+
+    ``group`` and ``loads`` are registers with values: the flow matches the one, and loads the others. It ends after
+    ``seconds``; learning it again begins them anew.
+    """
+    number, value = group
+    # Specifications: source (a field, or a value) and destination (to match, or to load) of so many bits.
+    immediate, load = 1 << 13, 1 << 11
+    specs = struct.pack("!HHIH", immediate | 16, 0x0800, 0x00000602, 0)
+    specs += struct.pack("!HIIH", immediate | 32, value, _nxm_reg(number), 0)
+    specs += struct.pack("!HIHIH", 32, 0x00000E04, 0, 0x00000E04, 0)
+    text = f"eth_type=0x800,reg{number}={value:#x},NXM_OF_IP_SRC[]"
+    for register, content in loads:
+        specs += struct.pack("!HIIH", immediate | load | 32, content, _nxm_reg(register), 0)
+        text += f",load:{content:#x}->NXM_NX_REG{register}[]"
+    length = (32 + len(specs) + 7) // 8 * 8
+    head = struct.pack("!HHIHHHHQHBxHH", 0xFFFF, length, _NICIRA, 16, 0, seconds, priority, cookie, 0, table, 0, 0)
+    shown = f"learn(table={table},hard_timeout={seconds},priority={priority},cookie={cookie:#x},{text})"
+    return Action(shown, (head + specs).ljust(length, b"\0"))
+
+
 class Nat(NamedTuple):
     """What ``ct(nat)`` does to a new connection."""
 
     direction: str  # "src" or "dst"
     address: IPv4Address
     port: int | None = None
+    last_port: int | None = None  # of a range
 
 
 def _nat(nat: Nat | None) -> Action:
@@ -207,6 +254,11 @@ def _nat(nat: Nat | None) -> Action:
     if nat.port is None:
         packed = struct.pack("!HHIH2xHH4s4x", 0xFFFF, 24, _NICIRA, 36, flags, 0x01, nat.address.packed)
         return Action(f"nat({nat.direction}={nat.address})", packed)
+    if nat.last_port is not None:
+        packed = struct.pack(
+            "!HHIH2xHH4sHH", 0xFFFF, 24, _NICIRA, 36, flags, 0x31, nat.address.packed, nat.port, nat.last_port
+        )
+        return Action(f"nat({nat.direction}={nat.address}:{nat.port}-{nat.last_port})", packed)
     packed = struct.pack(
         "!HHIH2xHH4sH2x", 0xFFFF, 24, _NICIRA, 36, flags, 0x11, nat.address.packed, nat.port
     )  # fmt: skip
@@ -233,13 +285,15 @@ def ct(
     commit: bool = False,
     nat: bool = False,
     src: IPv4Address | NatRange | None = None,
+    src_ports: tuple[int, int] | None = None,
     dst: tuple[IPv4Address, int] | None = None,
-    mark: Action | None = None,
+    mark: Action | tuple[Action, ...] = (),
 ) -> Action:
     """Connection tracking.
 
     ``table`` is where the packet goes on once it is tracked; without it, it goes on here, untranslated.
-    ``nat`` translates packets of known connections, ``src`` and ``dst`` new ones too; ``mark`` is a ``set_ct_mark``.
+    ``nat`` translates packets of known connections, ``src`` (with ports of a range) and ``dst`` new ones too; ``mark``
+    is what writes to the connection's mark.
     """
     inner: list[Action] = []
     texts = [*(["commit"] if commit else ()), *([f"table={table}"] if table is not None else ()), f"zone={zone}"]
@@ -247,11 +301,14 @@ def ct(
         if isinstance(src, NatRange):
             inner.append(_nat_range(src))
         else:
-            inner.append(_nat(Nat("src", src) if src is not None else Nat("dst", *dst) if dst is not None else None))
+            ports = src_ports or (None, None)
+            chosen = Nat("src", src, *ports) if src is not None else Nat("dst", *dst) if dst is not None else None
+            inner.append(_nat(chosen))
         texts.append(inner[-1].text)
-    if mark is not None:
-        inner.append(mark)
-        texts.append(f"exec({mark.text})")
+    if mark:
+        marks = (mark,) if isinstance(mark, Action) else mark
+        inner += marks
+        texts.append(f"exec({','.join([each.text for each in marks])})")
     nested = b"".join([action.packed for action in inner])
     head = struct.pack(
         "!HHIHHIHB3xH", 0xFFFF, 24 + len(nested), _NICIRA, 35, int(commit), 0, zone, 0xFF if table is None else table, 0

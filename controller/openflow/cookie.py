@@ -55,5 +55,9 @@ class Owner:
         """The bits that all cookies of these flows have in common."""
         return self._base
 
+    def cookie(self, feature: int, content: int) -> int:
+        """A cookie of another feature in the name of the same object."""
+        return feature << 2 * _BITS | object_of(self._base) << _BITS | content & _MASK
+
     def flow(self, table: int, priority: int, match: Match, actions: Actions) -> Flow:
         return Flow(table, priority, match, actions, self._base | actions.digest)

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from controller.openflow.actions import Action
 
-__all__ = ["Bucket", "Group", "bucket"]
+__all__ = ["Bucket", "Group", "bucket", "even_weights"]
 
 _WEIGHT = 100
+# Slots into which the datapath's hash is divided among the buckets: the most that Open vSwitch has.
+_SLOTS = 256
 
 
 class Bucket(NamedTuple):
@@ -22,12 +24,13 @@ class Bucket(NamedTuple):
 
 
 @lru_cache(maxsize=65536)
-def bucket(number: int, *steps: Action) -> Bucket:
-    """A bucket of equal weight."""
+def bucket(number: int, *steps: Action, weight: int = _WEIGHT) -> Bucket:
+    """One bucket."""
     applied = b"".join([step.packed for step in steps])
     packed = struct.pack("!HHI", 16 + len(applied), len(applied), number) + applied
-    packed += struct.pack("!HHH2x", 0, 8, _WEIGHT)
-    text = f"bucket=bucket_id:{number},weight:{_WEIGHT},actions={','.join([step.text for step in steps])}"
+    packed += struct.pack("!HHH2x", 0, 8, weight)
+    shown = "" if weight == 1 else f"weight:{weight},"
+    text = f"bucket=bucket_id:{number},{shown}actions={','.join([step.text for step in steps])}"
     return Bucket(number, text, packed)
 
 
@@ -44,7 +47,7 @@ class Group(NamedTuple):
 
     id: int
     buckets: tuple[Bucket, ...]
-    by_source: bool = False
+    by_source: bool = False  # ``hash`` of the source address alone: a client always gets the same bucket
 
     @property
     def content(self) -> bytes:
@@ -55,3 +58,17 @@ class Group(NamedTuple):
         buckets = ",".join([bucket.text for bucket in self.buckets])
         method = "hash,fields=ip_src" if self.by_source else "dp_hash"
         return f" group_id={self.id},type=select,selection_method={method},{buckets}"
+
+
+def even_weights(count: int) -> list[tuple[int, int]]:
+    """Choice and weight of the buckets of a group that chooses evenly among ``count``.
+
+    Open vSwitch gives buckets of equal weight 16 slots of the hash between them, so that of three one gets six and the
+    others five. It takes all 256 slots when the lightest bucket is worth one: the first choice has such a bucket beside
+    its other one. Powers of two are even as they are.
+    """
+    if count & (count - 1) == 0 or count > _SLOTS // 2:
+        return [(choice, _WEIGHT) for choice in range(count)]
+    share, more = divmod(_SLOTS, count)
+    weights = [(choice, share + (choice < more)) for choice in range(count)]
+    return [(0, weights[0][1] - 1), *weights[1:], (0, 1)]

@@ -17,6 +17,8 @@ __all__ = [
     "FRAGMENT",
     "ICMP",
     "IP",
+    "PROTOCOLS",
+    "SCTP",
     "TCP",
     "UDP",
     "Field",
@@ -34,6 +36,7 @@ __all__ = [
     "match",
     "nw_dst",
     "nw_src",
+    "nw_src_bits",
     "reg",
     "tp_dst",
     "tp_src_bits",
@@ -88,6 +91,8 @@ _TCP_DST = 0x80001C02
 _ICMP_TYPE = 0x80002601
 _UDP_SRC = 0x80001F04  # masked
 _UDP_DST = 0x80002002
+_SCTP_SRC = 0x80002304  # masked
+_SCTP_DST = 0x80002402
 _ARP_OP = 0x80002A02
 _ARP_SPA = 0x80002C04
 _ARP_TPA = 0x80002E04
@@ -130,9 +135,11 @@ IP = _ETH_IP
 ARP = _ETH_ARP
 TCP = _protocol("tcp", 6)
 UDP = _protocol("udp", 17)
+SCTP = _protocol("sctp", 132)
 ICMP = _protocol("icmp", 1)
 # Any fragment of a packet, the first included. Ports are matched by no fragment: Open vSwitch takes them for 0.
 FRAGMENT = Field(6, _oxm(_IP_FRAG, b"\1\1"), 14, "nw_frag=yes")
+PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}  # by their names in the API
 ARP_REQUEST = Field(4, _oxm(_ARP_OP, b"\x00\x01"), 12, "arp_op=1")
 
 
@@ -163,6 +170,12 @@ def nw_src(address: IPv4Address | IPv4Network) -> Field:
     return _address(4, _IPV4_SRC, 9, "nw_src", address)
 
 
+def nw_src_bits(value: int, mask: int) -> Field:
+    """Some bits of the source address."""
+    bits = value.to_bytes(4, "big") + mask.to_bytes(4, "big")
+    return Field(4, _oxm(_IPV4_SRC + 0x104, bits), 9, f"nw_src={IPv4Address(value)}/{IPv4Address(mask)}")
+
+
 def nw_dst(address: IPv4Address | IPv4Network) -> Field:
     return _address(5, _IPV4_DST, 10, "nw_dst", address)
 
@@ -183,15 +196,15 @@ def arp_sha(mac: str) -> Field:
 
 @cache
 def tp_dst(protocol: Protocol, port: int) -> Field:
-    """The destination port of TCP or UDP."""
-    header = _TCP_DST if protocol is TCP else _UDP_DST
+    """The destination port of TCP, UDP or SCTP."""
+    header = _TCP_DST if protocol is TCP else _UDP_DST if protocol is UDP else _SCTP_DST
     return Field(8, _oxm(header, port.to_bytes(2, "big")), 16, f"tp_dst={port}")
 
 
 @cache
 def tp_src_bits(protocol: Protocol, value: int, mask: int) -> Field:
-    """Some bits of the source port of TCP or UDP."""
-    header = _TCP_SRC if protocol is TCP else _UDP_SRC
+    """Some bits of the source port of TCP, UDP or SCTP."""
+    header = _TCP_SRC if protocol is TCP else _UDP_SRC if protocol is UDP else _SCTP_SRC
     bits = value.to_bytes(2, "big") + mask.to_bytes(2, "big")
     return Field(7, _oxm(header, bits), 15, f"tp_src={value:#x}/{mask:#x}")
 

@@ -16,6 +16,7 @@ from controller.openflow.group import Group
 
 __all__ = [
     "CtFlush",
+    "Unlearn",
     "aggregate_packets",
     "aggregate_request",
     "barrier",
@@ -25,6 +26,8 @@ __all__ = [
     "flow_add",
     "flow_delete",
     "flow_desc_request",
+    "flows_delete",
+    "forget",
     "group_add",
     "group_delete",
     "group_desc_request",
@@ -47,13 +50,13 @@ _NICIRA = 0x00002320
 # OFPT_BUNDLE_ADD_MESSAGE and the OFPT_FLOW_MOD (or _GROUP_MOD) in it, up to the match.
 _FLOW_HEAD = struct.Struct("!BBHIIHH" "BBHI" "QQBBHHHIIIHH")  # fmt: skip
 _GROUP_HEAD = struct.Struct("!BBHIIHH" "BBHI" "HBxIH2xI")  # fmt: skip
-_ADD, _DELETE_STRICT = 0, 4
+_ADD, _DELETE, _DELETE_STRICT = 0, 3, 4
 _GROUP_ADD, _GROUP_MODIFY, _GROUP_DELETE = 0, 1, 2
 _SELECT = 1
 # OFPGPT_EXPERIMENTER of the Open Networking Foundation: selection_method=dp_hash, hash of the layer-4 tuple.
 _DP_HASH = struct.pack("!HHII4x16sQ", 0xFFFF, 40, 0x154D, 1, b"dp_hash", 0)
-# selection_method=hash over the source address: ip_src with all bits.
-_BY_SOURCE = struct.pack("!HHII4x16sQII", 0xFFFF, 48, 0x154D, 1, b"hash", 0, 0x80001604, 0xFFFFFFFF)
+# The same with selection_method=hash of the source address.
+_SOURCE_HASH = struct.pack("!HHII4x16sQII", 0xFFFF, 48, 0x154D, 1, b"hash", 0, 0x80001604, 0xFFFFFFFF)
 _PACKET_COUNT = 0x80020808  # OXS header of the field
 _NO_BUCKET = 0xFFFFFFFF
 
@@ -91,13 +94,17 @@ def _group_mod(command: int, number: int, buckets: bytes, properties: bytes) -> 
     return head + buckets + properties
 
 
+def _method(group: Group) -> bytes:
+    return _SOURCE_HASH if group.by_source else _DP_HASH
+
+
 def group_add(group: Group) -> bytes:
-    return _group_mod(_GROUP_ADD, group.id, group.content, _BY_SOURCE if group.by_source else _DP_HASH)
+    return _group_mod(_GROUP_ADD, group.id, group.content, _method(group))
 
 
 def group_modify(group: Group) -> bytes:
     """Replace the buckets of a group that is there."""
-    return _group_mod(_GROUP_MODIFY, group.id, group.content, _BY_SOURCE if group.by_source else _DP_HASH)
+    return _group_mod(_GROUP_MODIFY, group.id, group.content, _method(group))
 
 
 def group_delete(number: int) -> bytes:
@@ -159,8 +166,15 @@ def aggregate_packets(message: bytes) -> int | None:
     return 0
 
 
+def flows_delete(cookie: int, mask: int, xid: int) -> bytes:
+    """Delete all flows whose cookie is ``cookie`` where ``mask`` has bits; not for a bundle."""
+    body = struct.pack("!QQBBHHHIIIHH", cookie, mask, 0xFF, _DELETE, 0, 0, 0, _ANY, _ANY, _ANY, 0, 0)
+    return struct.pack("!BBHI", VERSION, FLOW_MOD, 8 + len(body) + 8, xid) + body + struct.pack("!HH4x", 1, 4)
+
+
 class CtFlush(NamedTuple):
-    """Connections to forget: those of a virtual address (None: of any) that were translated to one endpoint."""
+    """Connections to forget: those of a virtual address (None: of any) and port (None: of any) that were translated to
+    one endpoint."""
 
     protocol: int
     address: IPv4Address | None
@@ -169,6 +183,20 @@ class CtFlush(NamedTuple):
     endpoint_port: int
 
 
+class Unlearn(NamedTuple):
+    """Flows to forget that a switch learned by itself: those with this cookie."""
+
+    cookie: int
+
+
+def forget(zone: int, what: CtFlush | Unlearn, xid: int) -> bytes:
+    """The message that makes a switch forget it."""
+    if isinstance(what, Unlearn):
+        return flows_delete(what.cookie, 0xFFFFFFFFFFFFFFFF, xid)
+    return ct_flush(zone, what, xid)
+
+
+_PORT = struct.Struct("!HH4x" "HHH2x")  # fmt: skip
 _TUPLE = struct.Struct("!HH4x" "HH10xH4s4x" "HHH2x")  # fmt: skip
 
 
@@ -178,6 +206,8 @@ def ct_flush(zone: int, flush: CtFlush, xid: int) -> bytes:
     original = b""
     if flush.address is not None:
         original = _TUPLE.pack(0, 40, 1, 20, 0xFFFF, flush.address.packed, 3, 8, flush.port)
+    elif flush.port is not None:
+        original = _PORT.pack(0, 16, 3, 8, flush.port)
     reply = _TUPLE.pack(1, 40, 0, 20, 0xFFFF, flush.endpoint.packed, 2, 8, flush.endpoint_port)
     body = struct.pack("!IIB7x", _NICIRA, 32, flush.protocol) + original + reply + struct.pack("!HHH2x", 2, 8, zone)
     return struct.pack("!BBHI", VERSION, EXPERIMENTER, 8 + len(body), xid) + body

@@ -18,9 +18,10 @@ from typing import Any
 
 from kmn.apiserver.local import LocalClient
 from kmn.cluster_spec import ClusterSpec, Link
-from kmn.emulator import podfiles
+from kmn.emulator import healthchecks, podfiles
 from kmn.emulator.containerports import ServiceIndex
 from kmn.emulator.edgehosts import PREFIX, EdgeHosts
+from kmn.emulator.healthchecks import HealthChecks
 from kmn.emulator.podports import Plumber, PodPorts, pod_port
 from kmn.emulator.podstatus import compute_status
 from kmn.emulator.podworker import PodWorker
@@ -31,7 +32,7 @@ from kmn.k8s.dataplane import NETNS
 from kmn.k8s.errors import ApiError, Conflict, NotFound
 from kmn.k8s.events import EventType, Recorder
 from kmn.k8s.objects import Object, annotation, condition, key_of, name_of, now, uid_of
-from kmn.k8s.resources import DATAPLANES, EDGES, NODES, PODS, SERVICES
+from kmn.k8s.resources import DATAPLANES, EDGES, ENDPOINTSLICES, NODES, PODS, SERVICES
 from kmn.naming import Paths, netns
 
 __all__ = ["Kubelet"]
@@ -59,6 +60,7 @@ class Kubelet:
         )
         self._ports = PodPorts(plumber, executor, self._attached)
         self._edge_hosts = EdgeHosts(self._runtime.send)
+        self._health_checks = HealthChecks(self._runtime.send)
         self._services = ServiceIndex()
         self._links: dict[str, Link] = {node.name: node.pod_link for node in spec.nodes}
         self._workers: dict[str, PodWorker] = {}  # by uid
@@ -82,6 +84,9 @@ class Kubelet:
             (SERVICES, self._service_event),
             (DATAPLANES, self._dataplane_event),
             (EDGES, self._edge_hosts.observe),
+            (NODES, self._health_checks.observe_node),
+            (SERVICES, self._health_checks.observe_service),
+            (ENDPOINTSLICES, self._health_checks.observe_slice),
             (PODS, self._pod_event),
         ):
             self._unsubscribe.append(self._client.subscribe(resource, observe))
@@ -91,6 +96,7 @@ class Kubelet:
         for unsubscribe in self._unsubscribe:
             unsubscribe()
         self._edge_hosts.stop()
+        self._health_checks.stop()
         for worker in self._workers.values():
             worker.abandon()
         for task in tuple(self._tasks):
@@ -235,6 +241,7 @@ class Kubelet:
         self._sctp = hello.sctp
         self._is_connected = True
         self._edge_hosts.connected()
+        self._health_checks.connected()
         for worker in self._workers.values():
             worker.advance()
 
@@ -250,6 +257,10 @@ class Kubelet:
             if key.startswith(PREFIX):
                 if event == "exited":
                     self._edge_hosts.exited(key, item["message"])
+                continue
+            if key.startswith(healthchecks.PREFIX):
+                if event == "exited":
+                    self._health_checks.exited(key, item["message"])
                 continue
             worker = self._workers.get(key.partition("/")[0])
             if worker is None:

@@ -217,10 +217,12 @@ class NextHop(NamedTuple):
     weight: int = 1  # 1 to 256, among the next hops of one route
 
 
-def route_add(to: IPv4Network, hops: Sequence[NextHop], source: IPv4Address | None = None) -> Request:
+def route_add(
+    to: IPv4Network, hops: Sequence[NextHop], source: IPv4Address | None = None, *, table: int = _TABLE_MAIN
+) -> Request:
     """Add or replace a route, over several next hops if there are several (ECMP)."""
     single = len(hops) == 1
-    body = _route(to, _RTNH_F_ONLINK if single else 0)
+    body = _route(to, _RTNH_F_ONLINK if single else 0, table)
     if single:
         body += _u32(_RTA_OIF, hops[0].device) + attribute(_RTA_GATEWAY, hops[0].gateway.packed)
     else:
@@ -235,8 +237,8 @@ def route_delete(to: IPv4Network) -> Request:
     return Request(_RTM_DELROUTE, 0, _route(to, 0), f"delete route to {to}", (errno.ESRCH,))
 
 
-def _route(to: IPv4Network, flags: int) -> bytes:
-    header = (socket.AF_INET, to.prefixlen, 0, 0, _TABLE_MAIN, _PROTOCOL_STATIC, _SCOPE_UNIVERSE, _TYPE_UNICAST, flags)
+def _route(to: IPv4Network, flags: int, table: int = _TABLE_MAIN) -> bytes:
+    header = (socket.AF_INET, to.prefixlen, 0, 0, table, _PROTOCOL_STATIC, _SCOPE_UNIVERSE, _TYPE_UNICAST, flags)
     return struct.pack("=BBBBBBBBI", *header) + (
         attribute(_RTA_DST, to.network_address.packed) if to.prefixlen else b""
     )

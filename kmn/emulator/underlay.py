@@ -23,6 +23,7 @@ from kmn.emulator.model import NodePlan, PodPort
 from kmn.emulator.netlink import LOOPBACK_INDEX, Netlink, NextHop, Request, Veth
 from kmn.emulator.ovs import BridgePlan, Port, Switch
 from kmn.emulator.ovsdb import OvsdbError
+from kmn.emulator.rules import through_bridge
 from kmn.emulator.space import Space
 from kmn.k8s.dataplane import GATEWAY_MAC, HOST_OFPORT, REJECT_IP, UPLINK_OFPORT, mac_of
 from kmn.naming import Paths, device
@@ -149,6 +150,7 @@ class Underlay:
                 netlink.address_add(_ETH0, gateway),
                 netlink.neighbour_add(_ETH0, _NODE_GATEWAY, GATEWAY_MAC),
                 netlink.route_add(_DEFAULT, [NextHop(_ETH0, _NODE_GATEWAY)], plan.address),
+                *through_bridge(plan.address, NextHop(_ETH0, _NODE_GATEWAY)),
             ]
         )
         self._fabric.attach(plan.name, plan.router, space, Veth("uplink"), node_uplink(plan), node_networks(plan))

@@ -360,6 +360,11 @@ def service(name: str, address: str, *ports: tuple[str, str, int]) -> Object:
     }
 
 
+def with_spec(obj: Object, **spec: Any) -> Object:
+    """The object with more fields of its spec."""
+    return {**obj, "spec": {**obj["spec"], **spec}}
+
+
 def endpoint_slice(name: str, addresses: list[str], *ports: tuple[str, str, int], **conditions: bool) -> Object:
     return {
         "apiVersion": "discovery.k8s.io/v1",
@@ -435,6 +440,7 @@ class Lab:
     def _node(self, number: int) -> Node:
         name = f"n{number}"
         netns = self._namespace("node", name)
+        in_namespace(netns, lambda: Path("/proc/sys/net/ipv4/conf/default/accept_local").write_text("1"))
         address, gateway = f"172.18.0.{number + 1}", f"10.244.{number}.1"
         mac, uplink = f"0a:00:00:00:0{number}:01", f"0a:00:00:00:0{number}:02"
         next_hop = f"0a:00:00:00:0{number}:03"
@@ -449,6 +455,11 @@ class Lab:
             "route add 169.254.1.1 dev eth0 scope link",
             f"route add default via 169.254.1.1 dev eth0 src {address}",
             f"route add 10.244.{number}.0/24 via 169.254.1.1 dev eth0 src {gateway}",
+            # What the node sends to its own node ports passes the bridge, too.
+            f"route add default via 169.254.1.1 dev eth0 src {address} table 30",
+            "rule add pref 32000 lookup local",
+            *(f"rule add pref 30 iif lo to {address} ipproto {p} dport 30000-32767 lookup 30" for p in ("tcp", "udp")),
+            "rule del pref 0",
         )
         self.ip(
             self.fabric,
@@ -509,6 +520,20 @@ class Lab:
         pod = Pod(name, netns, address, node.name, ofport)
         self.places[name] = pod
         return pod
+
+    def outsider(self, name: str, address: str) -> Place:
+        """A host behind the fabric that is not of the cluster, with no edge between."""
+        netns = self._namespace("host", name)
+        self._pair((netns, "eth0", None), (self.fabric, f"to-{name}", None))
+        self.ip(netns, f"addr add {address}/32 dev eth0", "route add 172.18.0.1 dev eth0",
+                "route add default via 172.18.0.1")  # fmt: skip
+        self.ip(self.fabric, f"route add {address}/32 dev to-{name} src 172.18.0.1")
+        place = self.places[name] = Place(name, netns, address)
+        return place
+
+    def route(self, address: str, node: Node) -> None:
+        """The fabric sends an address to a node, as a load balancer or a router would."""
+        self.ip(self.fabric, f"route replace {address}/32 via {node.address} dev to-{node.name} onlink")
 
     # Objects.
 

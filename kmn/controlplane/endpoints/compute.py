@@ -6,7 +6,7 @@ object, ``pkg/controller/endpoint`` with ``RepackSubsets``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kmn.controlplane.podstate import address, finished, is_ready, node_of, terminating
@@ -58,10 +58,31 @@ def fingerprint(pod: Object) -> tuple[Any, ...] | None:
 def endpoints_by_ports(service: Object, pods: Iterable[Object], zones: Mapping[str, str]) -> Desired:
     """The endpoints of a Service, grouped by port numbers. ``zones`` has the zone of each node that is in one."""
     desired: Desired = {}
+    hint = _HINTS.get(service["spec"].get("trafficDistribution") or "")
     for pod in pods:
         if address(pod) and not finished(pod):
-            desired.setdefault(_ports_of(service, pod), []).append(_endpoint(service, pod, zones))
+            endpoint = _endpoint(service, pod, zones)
+            if hint and endpoint["conditions"]["ready"] and (hints := hint(endpoint)):
+                endpoint["hints"] = hints
+            desired.setdefault(_ports_of(service, pod), []).append(endpoint)
     return desired
+
+
+def _same_zone(endpoint: Mapping[str, Any]) -> dict[str, Any]:
+    return {"forZones": [{"name": endpoint["zone"]}]} if endpoint.get("zone") else {}
+
+
+def _same_node(endpoint: Mapping[str, Any]) -> dict[str, Any]:
+    nodes = {"forNodes": [{"name": endpoint["nodeName"]}]} if endpoint.get("nodeName") else {}
+    return {**_same_zone(endpoint), **nodes}
+
+
+# What ``trafficDistribution`` says about who should use an endpoint: upstream's ``endpointslice/trafficdist``.
+_HINTS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "PreferClose": _same_zone,  # its former name
+    "PreferSameZone": _same_zone,
+    "PreferSameNode": _same_node,
+}
 
 
 def _endpoint(service: Object, pod: Object, zones: Mapping[str, str]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from kmn.emulator.netns import entered
+from kmn.emulator.runtime.protocol import Answer, Port
 from kmn.emulator.runtime.protocol import Container as Spec
-from kmn.emulator.runtime.protocol import Port
 from kmn.emulator.runtime.tcp import Sniffer
 from kmn.emulator.runtime.udp import Responder
 
@@ -47,12 +47,13 @@ class Listener:
 class Container:
     """One run of one container. Owns its sockets and connections, and the timer of its end."""
 
-    __slots__ = ("_ending", "_open", "alive", "ready", "spec", "transports")
+    __slots__ = ("_ending", "_open", "alive", "answer", "ready", "spec", "transports")
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.ready = spec.ready
         self.alive = spec.alive
+        self.answer: Answer | None = None
         self.transports: set[asyncio.Transport] = set()  # connections to close when it stops
         self._open: dict[Port, list[asyncio.AbstractServer | asyncio.BaseTransport]] = {}
         self._ending: asyncio.TimerHandle | None = None

@@ -91,6 +91,10 @@ async def _answer(request: web.BaseRequest) -> web.StreamResponse:
         async for _ in request.content.iter_any():
             pass  # read and forget: nothing in the answer depends on it
     container = connection.listener.container
+    if fixed := container.answer:
+        return web.Response(
+            status=fixed.status, text=fixed.body, content_type="application/json", headers=list(fixed.headers)
+        )
     status = 200
     if headers.get("Upgrade", "").lower() == "websocket":
         refusal = web.Response(status=501, text="WebSocket is not emulated\n")

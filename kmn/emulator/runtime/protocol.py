@@ -7,6 +7,7 @@ Kubelet to runtime, ``{"op": OP, "items": [...]}``; every operation takes any nu
 ``stop``   container id           close everything it has; there is no event for it
 ``ports``  :class:`Ports`         the ports that a running container shall have from now on
 ``health`` :class:`Health`        what its probes shall find
+``answer`` :class:`Answer`        what it says to every HTTP request, from now on
 ``probe``  :class:`Probe`         probe until told to stop
 ``unprobe``  probe id             stop
 ``sync``   any number             answered when all that was sent before is done
@@ -35,6 +36,7 @@ import orjson
 
 __all__ = [
     "MAX_LINE",
+    "Answer",
     "Check",
     "Container",
     "Exited",
@@ -97,6 +99,21 @@ class Health:
     id: str
     ready: bool
     alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A fixed answer instead of who and where the container is; the body is JSON."""
+
+    id: str
+    status: int
+    body: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def load(cls, item: dict[str, Any]) -> Answer:
+        headers = tuple((name, value) for name, value in item.pop("headers"))
+        return cls(**item, headers=headers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from kmn.emulator.runtime.containers import Container, PortError, has_sctp
 from kmn.emulator.runtime.probes import Prober
 from kmn.emulator.runtime.protocol import (
     MAX_LINE,
+    Answer,
     Exited,
     Health,
     Hello,
@@ -53,6 +54,7 @@ class Server:
             "stop": self._stop,
             "ports": self._ports,
             "health": self._health,
+            "answer": self._answer,
             "probe": self._probe,
             "unprobe": self._unprobe,
             "sync": self._sync,
@@ -125,6 +127,13 @@ class Server:
         if container := self._containers.pop(container_id, None):
             container.stop()
             self._tell("exited", Exited(container_id, 0, "Completed"))
+
+    async def _answer(self, items: list[dict[str, Any]]) -> None:
+        for item in items:
+            if container := self._containers.get(item["id"]):
+                container.answer = Answer(
+                    **{**item, "headers": tuple((name, value) for name, value in item["headers"])}
+                )
 
     async def _stop(self, items: list[str]) -> None:
         for container_id in items:

@@ -22,7 +22,11 @@ def arp_answer(mac: str) -> str:
 
 
 def dnat(endpoint: str) -> str:
-    return f"ct(commit,table=52,zone=1,nat(dst={endpoint}),exec(set_field:0x2/0x2->ct_mark))"
+    marks = "set_field:0x2/0x2->ct_mark,move:NXM_NX_REG0[1]->NXM_NX_CT_MARK[2]"
+    return f"ct(commit,table=52,zone=1,nat(dst={endpoint}),exec({marks}))"
+
+
+RECALL = "move:NXM_NX_CT_MARK[2]->NXM_NX_REG0[1]"
 
 
 def text(flows: Iterable[Flow]) -> set[str]:
@@ -51,12 +55,14 @@ def test_every_bridge() -> None:
         "table=8, priority=0 actions=goto_table:12",
         "table=12, priority=100,ip actions=ct(table=16,zone=1,nat)",
         "table=16, priority=200,ct_state=+inv+trk,ip actions=drop",
-        "table=16, priority=190,ct_mark=0x1/0x1,ip actions=goto_table:52",
+        f"table=16, priority=190,ct_mark=0x1/0x1,ip actions={RECALL},goto_table:52",
         "table=16, priority=180,ct_state=+rel+trk,ip actions=drop",
-        "table=16, priority=170,ct_mark=0x2/0x2,ip actions=goto_table:52",
+        f"table=16, priority=170,ct_mark=0x2/0x2,ip actions={RECALL},goto_table:52",
         "table=16, priority=0 actions=goto_table:28",
         "table=28, priority=0 actions=goto_table:52",
+        "table=30, priority=0 actions=goto_table:52",
         f"table=32, priority=100,tcp actions={dnat('169.254.169.253:1')}",
+        f"table=32, priority=100,sctp actions={dnat('169.254.169.253:1')}",
         f"table=32, priority=100,udp actions={dnat('169.254.169.253:1')}",
         "table=52, priority=60,ip,nw_dst=127.0.0.0/8 actions=drop",
         "table=52, priority=60,ip,nw_dst=169.254.0.0/16 actions=drop",
@@ -83,16 +89,25 @@ def test_node_without_pods() -> None:
         "table=0, priority=100,arp,in_port=2,dl_src=0a:00:00:00:01:01 actions=goto_table:4",
         f"table=4, priority=200,arp,in_port=1,arp_tpa=172.18.0.2,arp_op=1 actions={arp_answer('0a:00:00:00:01:02')}",
         "table=8, priority=100,ip,nw_dst=10.244.1.1 actions=ct(table=12,zone=2,nat)",
+        "table=8, priority=110,ip,in_port=2,nw_dst=172.18.0.2 actions=goto_table:12",
+        "table=8, priority=100,ip,nw_dst=172.18.0.2 actions=ct(table=12,zone=2,nat)",
+        "table=28, priority=195,ip,nw_dst=172.18.0.2 actions=goto_table:30",
         "table=52, priority=100,ip,nw_dst=10.244.1.0/24 actions=drop",
         (
             "table=52, priority=40,ip actions=set_field:0a:00:00:00:01:02->eth_src,"
             "set_field:0a:00:00:00:01:03->eth_dst,dec_ttl,set_field:0x1->reg2,goto_table:76"
         ),
+        (
+            "table=52, priority=55,ip,reg0=0x2/0x2,in_port=1 actions=set_field:0a:00:00:00:01:02->eth_src,"
+            "set_field:0a:00:00:00:01:03->eth_dst,dec_ttl,set_field:0x1/0x1->reg0,goto_table:76"
+        ),
+        ("table=84, priority=105,ip,reg0=0x2/0x2 actions=ct(commit,table=92,zone=2,nat(src=172.18.0.2:1024-32767))"),
         "table=84, priority=100,ip,reg0=0x1/0x1 actions=ct(commit,table=92,zone=2,nat(src=10.244.1.1))",
         *(f"table=0, priority=100,{from_host},nw_src={address} actions=goto_table:8" for address in own),
         *(f"table=4, priority=200,arp,in_port=2,arp_tpa={address} actions=drop" for address in own),
         *(
-            f"table=52, priority=200,ip,nw_dst={address} actions={host},set_field:0x2->reg2,goto_table:76"
+            f"table=52, priority=200,ip,nw_dst={address} actions={host},set_field:0/0x2->reg0,"
+            "set_field:0x2->reg2,goto_table:76"
             for address in own
         ),
         *(
@@ -176,7 +191,7 @@ def test_udp_and_named_ports() -> None:
     flows = {f.rule.split(" actions=group:")[0]: f for f in cluster.common.flows.values() if "group:" in f.rule}
     assert {rule: groups[int(str(f.actions).split(":")[1])] for rule, f in flows.items()} == {
         "priority=200,udp,nw_dst=10.96.0.10,tp_dst=53": ["10.244.1.2:5353", "10.244.2.2:1053"],
-        "priority=195,udp,nw_dst=10.96.0.10,nw_frag=yes": ["10.244.1.2:5353", "10.244.2.2:1053"],
+        "priority=199,udp,nw_dst=10.96.0.10,nw_frag=yes": ["10.244.1.2:5353", "10.244.2.2:1053"],
         "priority=200,tcp,nw_dst=10.96.0.10,tp_dst=53": ["10.244.1.2:5354"],
     }  # fmt: skip
 

@@ -258,3 +258,24 @@ async def test_skip_mirror_is_respected() -> None:
         world.client.create({"apiVersion": "v1", "kind": "Endpoints", "metadata": other, "subsets": [subset]})
         await world.until(lambda: ready(world, "plain"))
         assert not slices(world)
+
+
+def test_hints_follow_traffic_distribution() -> None:
+    """Of ready endpoints; an endpoint of a node without a zone has no zone to hint at."""
+    zones = {"n1": "a", "n2": "b"}
+    pods = [pod("a", "10.0.0.2"), pod("b", "10.0.0.3", node="n2"), pod("c", "10.0.0.4", node="n3")]
+    pods.append(pod("d", "10.0.0.5", ready=False))
+
+    def hints(distribution: str | None) -> list[Any]:
+        made = service(**({"trafficDistribution": distribution} if distribution else {}))
+        return [e.get("hints") for group in endpoints_by_ports(made, pods, zones).values() for e in group]
+
+    zone = [{"forZones": [{"name": "a"}]}, {"forZones": [{"name": "b"}]}]
+    assert hints(None) == [None] * 4
+    assert hints("PreferSameZone") == hints("PreferClose") == [*zone, None, None]
+    assert hints("PreferSameNode") == [
+        {**zone[0], "forNodes": [{"name": "n1"}]},
+        {**zone[1], "forNodes": [{"name": "n2"}]},
+        {"forNodes": [{"name": "n3"}]},
+        None,
+    ]

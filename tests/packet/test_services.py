@@ -1,0 +1,378 @@
+"""Types and policies of Services on real packets: two nodes, an outside host, sources as each party sees them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+from controller_lab import Lab, lab, service, wait_for, with_spec
+
+from kmn.k8s.objects import Object
+
+pytestmark = [pytest.mark.packet, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+VIP, BALANCER, EXTERNAL = "10.96.1.1", "192.0.2.100", "192.0.2.200"
+NODE_PORT, UDP_PORT, HOST_PORT = 30080, 30053, 8888
+X = "192.0.2.10"
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Lab]:
+    """Pods c1 (client) and w1 on n1, w2, w3 and c2 (client) on n2; x and y behind the fabric."""
+    with lab() as made:
+        cluster = {"kind": "Cluster", "metadata": {"name": "t"}, "spec": {"serviceCIDR": "10.96.0.0/12"}}
+        made.remember("clusters", cluster)
+        for node in (made.n1, made.n2):
+            made.remember("nodes", node.object)
+        made.remember("edges", made.edge_object)
+        for name, node, number in (
+            ("c1", made.n1, 2), ("w1", made.n1, 3), ("w2", made.n2, 2), ("w3", made.n2, 3), ("c2", made.n2, 4),
+        ):  # fmt: skip
+            pod = made.pod(name, node, number).object
+            if name == "w1":
+                ports = [{"containerPort": 8080, "hostPort": HOST_PORT, "protocol": p} for p in ("TCP", "UDP")]
+                pod["spec"]["containers"] = [{"name": "c", "ports": ports}]
+            made.remember("pods", pod)
+        made.outsider("x", X)
+        made.outsider("y", "192.0.2.11")
+        for address in (BALANCER, EXTERNAL):
+            made.route(address, made.n1)
+        made.controlled()
+        for place in made.places.values():
+            made.servers += place.serve(8080, made.stop_servers)
+        yield made
+
+
+@pytest.fixture
+def serve(net: Lab) -> Iterator[Any]:
+    """A Service ``s`` with these fields of its spec, before these endpoints; gone after the test."""
+
+    def apply(endpoints: list[str], conditions: dict[str, dict[str, bool]] | None = None, **spec: Any) -> None:
+        ingress = [{"ip": BALANCER}] if spec.get("type") == "LoadBalancer" else []
+        made = with_spec(service("s", VIP, ("t", "TCP", 80), ("u", "UDP", 53)), **spec)
+        if spec.get("type", "ClusterIP") != "ClusterIP":
+            made["spec"]["ports"][0]["nodePort"] = NODE_PORT
+            made["spec"]["ports"][1]["nodePort"] = UDP_PORT
+        made["status"] = {"loadBalancer": {"ingress": ingress}}
+        net.apply("services", made)
+        net.apply("endpointslices", slice_of(net, endpoints, conditions or {}))
+
+    yield apply
+    controller = net.controller
+    assert controller
+    for resource, name in (("services", "s"), ("endpointslices", "s-1")):
+        net.wait(resource, net.delete(resource, name, controller))
+
+
+def slice_of(net: Lab, names: list[str], conditions: dict[str, dict[str, bool]]) -> Object:
+    places = [net.places[name] for name in names]
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"namespace": "default", "name": "s-1", "labels": {"kubernetes.io/service-name": "s"}},
+        "addressType": "IPv4",
+        "endpoints": [
+            {
+                "addresses": [place.address],
+                "conditions": conditions.get(place.name, {"ready": True}),
+                "nodeName": getattr(place, "node", place.name),
+            }
+            for place in places
+        ],
+        "ports": [{"name": "t", "protocol": "TCP", "port": 8080}, {"name": "u", "protocol": "UDP", "port": 8080}],
+    }
+
+
+ALL = ["w1", "w2", "w3"]
+LEAVING = {"ready": False, "serving": True, "terminating": True}
+
+
+def answers(net: Lab, client: str, address: str, port: int, times: int = 30, *, udp: bool = False) -> dict[str, str]:
+    """Who answered, and which client each of them saw."""
+    place = net.places[client]
+    ask = place.udp if udp else place.tcp
+    seen = [ask(address, port) for _ in range(times)]
+    sources: dict[str, set[str]] = {}
+    for name, source in seen:
+        sources.setdefault(name, set()).add(source)
+    return {name: ",".join(sorted(found)) for name, found in sources.items()}
+
+
+def silent(net: Lab, client: str, address: str, port: int) -> bool:
+    """Nobody answers, nor refuses."""
+    with net.places[client].socket() as connection:
+        connection.settimeout(0.7)
+        try:
+            connection.connect((address, port))
+        except TimeoutError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+@pytest.mark.parametrize("client", ["c1", "n1", "x", "w1", "n2", "c2"])
+@pytest.mark.parametrize("node", ["n1", "n2"])
+def test_node_port(net: Lab, serve: Any, node: str, client: str, udp: bool) -> None:
+    """On every node's address, for everybody; the endpoint sees the node that was asked."""
+    serve(ALL, type="NodePort")
+    place = net.places[node]
+    seen = answers(net, client, place.address, UDP_PORT if udp else NODE_PORT, 40, udp=udp)
+    assert seen == dict.fromkeys(ALL, place.address)
+
+
+@pytest.mark.parametrize("client", ["c1", "n1", "x"])
+@pytest.mark.parametrize("address", [BALANCER, EXTERNAL])
+def test_addresses_from_outside(net: Lab, serve: Any, address: str, client: str) -> None:
+    serve(ALL, type="LoadBalancer", externalIPs=[EXTERNAL])
+    assert answers(net, client, address, 80, 40) == dict.fromkeys(ALL, net.n1.address)
+
+
+def test_endpoint_that_is_the_node_itself(net: Lab, serve: Any) -> None:
+    """A pod with hostNetwork: its kernel sees the client on the node, the node from elsewhere."""
+    serve(["n1"], type="NodePort")
+    assert answers(net, "x", net.n1.address, NODE_PORT, 3) == {"n1": X}
+    assert answers(net, "x", net.n2.address, NODE_PORT, 3) == {"n1": net.n2.address}
+    assert answers(net, "c1", net.n1.address, NODE_PORT, 3) == {"n1": net.places["c1"].address}
+
+
+def test_external_policy_local(net: Lab, serve: Any) -> None:
+    """From outside only to the node's own endpoints, with the client's address; inside to all."""
+    serve(ALL, type="LoadBalancer", externalTrafficPolicy="Local", externalIPs=[EXTERNAL])
+    for address, port in ((net.n1.address, NODE_PORT), (BALANCER, 80), (EXTERNAL, 80)):
+        assert answers(net, "x", address, port, 10) == {"w1": X}
+        assert answers(net, "c1", address, port, 40) == dict.fromkeys(ALL, net.places["c1"].address)
+        assert answers(net, "n1", address, port, 40).keys() == set(ALL)
+    assert answers(net, "x", net.n2.address, NODE_PORT) == dict.fromkeys(["w2", "w3"], X)
+    # From another node it is outside traffic.
+    assert answers(net, "c2", net.n1.address, NODE_PORT, 10) == {"w1": net.places["c2"].address}
+    serve(["w2"], type="LoadBalancer", externalTrafficPolicy="Local")
+    assert silent(net, "x", net.n1.address, NODE_PORT)
+    assert silent(net, "x", BALANCER, 80)
+    assert answers(net, "c1", net.n1.address, NODE_PORT, 3) == {"w2": net.places["c1"].address}
+    serve(["w2"], type="LoadBalancer", externalTrafficPolicy="Cluster")
+    assert answers(net, "x", net.n1.address, NODE_PORT, 3) == {"w2": net.n1.address}
+
+
+def test_internal_policy_local(net: Lab, serve: Any) -> None:
+    serve(ALL, internalTrafficPolicy="Local")
+    for client in ("c1", "n1"):
+        source = net.places[client].address
+        assert answers(net, client, VIP, 80, 10) == {"w1": source}
+    assert answers(net, "c2", VIP, 80).keys() == {"w2", "w3"}
+    serve(["w2"], internalTrafficPolicy="Local")
+    assert silent(net, "c1", VIP, 80)
+    assert silent(net, "n1", VIP, 80)
+    assert answers(net, "c2", VIP, 80, 3).keys() == {"w2"}
+    serve([], internalTrafficPolicy="Local")
+    with pytest.raises(ConnectionRefusedError):
+        net.places["c1"].tcp(VIP, 80)
+
+
+def test_terminating_endpoints_for_want_of_better(net: Lab, serve: Any) -> None:
+    """Per node with policy Local, in the whole cluster otherwise."""
+    serve(ALL, {"w1": LEAVING}, type="NodePort", externalTrafficPolicy="Local", internalTrafficPolicy="Local")
+    assert answers(net, "x", net.n1.address, NODE_PORT, 5) == {"w1": X}
+    assert answers(net, "c1", VIP, 80, 5).keys() == {"w1"}
+    serve(ALL, {"w1": LEAVING, "w2": LEAVING}, type="NodePort")
+    assert answers(net, "x", net.n1.address, NODE_PORT).keys() == {"w3"}
+    serve(ALL, dict.fromkeys(ALL, LEAVING), type="NodePort")
+    assert answers(net, "x", net.n1.address, NODE_PORT).keys() == set(ALL)
+
+
+@pytest.mark.parametrize("client", ["c1", "n1", "x"])
+def test_without_endpoints_all_ways_refuse(net: Lab, serve: Any, client: str) -> None:
+    serve([], type="LoadBalancer", externalIPs=[EXTERNAL], externalTrafficPolicy="Local")
+    place = net.places[client]
+    for address, port in ((net.n1.address, NODE_PORT), (BALANCER, 80), (EXTERNAL, 80)):
+        with pytest.raises(ConnectionRefusedError):
+            place.tcp(address, port)
+    with pytest.raises(ConnectionRefusedError):
+        place.udp(net.n1.address, UDP_PORT)
+
+
+def test_source_ranges(net: Lab, serve: Any) -> None:
+    serve(ALL, type="LoadBalancer", loadBalancerSourceRanges=[f"{X}/32", "10.244.1.0/24"])
+    assert answers(net, "x", BALANCER, 80).keys() == set(ALL)
+    assert answers(net, "c1", BALANCER, 80).keys() == set(ALL)
+    assert silent(net, "y", BALANCER, 80)
+    assert answers(net, "y", net.n1.address, NODE_PORT).keys() == set(ALL)
+    serve(ALL, type="LoadBalancer")
+    assert answers(net, "y", BALANCER, 80).keys() == set(ALL)
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+def test_host_port(net: Lab, udp: bool) -> None:
+    for client in ("x", "c1", "c2", "n2"):
+        seen = answers(net, client, net.n1.address, HOST_PORT, 3, udp=udp)
+        assert seen == {"w1": net.places[client].address}
+    with pytest.raises(ConnectionRefusedError):
+        net.places["x"].tcp(net.n2.address, HOST_PORT)
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+@pytest.mark.parametrize("way", ["cluster", "node", "balancer"])
+def test_session_affinity(net: Lab, serve: Any, way: str, udp: bool) -> None:
+    """A client stays with its endpoint, also when others come; until the endpoint goes."""
+    affinity = {"type": "LoadBalancer", "sessionAffinity": "ClientIP"}
+    address, port = {
+        "cluster": (VIP, 53 if udp else 80),
+        "node": (net.n1.address, UDP_PORT if udp else NODE_PORT),
+        "balancer": (BALANCER, 53 if udp else 80),
+    }[way]
+    client = {"cluster": "c1", "node": "x", "balancer": "y"}[way]
+    serve(["w1"], **affinity)
+    assert answers(net, client, address, port, 3, udp=udp).keys() == {"w1"}
+    wait_for(lambda: client_learned(net, client, "w1"), "not learned")
+    serve(ALL, **affinity)
+    assert answers(net, client, address, port, 20, udp=udp).keys() == {"w1"}
+    serve(["w2", "w3"], **affinity)
+    # A switch's megaflows follow its flows within milliseconds.
+    wait_for(lambda: "w1" not in answers(net, client, address, port, 1, udp=udp), "still at the endpoint that is gone")
+    (second,) = answers(net, client, address, port, 20, udp=udp)
+    wait_for(lambda: client_learned(net, client, second), "not learned anew")
+    serve(ALL, **affinity)
+    assert answers(net, client, address, port, 20, udp=udp).keys() == {second}
+
+
+def learned(net: Lab) -> list[str]:
+    return [flow for flow in net.n1.bridge.flows() if " table=24," in flow]
+
+
+def client_learned(net: Lab, client: str, endpoint: str) -> bool:
+    """A switch learns with the first packet, or within half a second where an older megaflow served that."""
+    source = f"nw_src={net.places[client].address} "
+    address = f"{int(IPv4Address(net.places[endpoint].address)):#x}->reg4"
+    return any(source in flow and address in flow for flow in learned(net))
+
+
+def test_session_affinity_ends_with_its_time(net: Lab, serve: Any) -> None:
+    """And is refreshed by new connections."""
+    timeout = {"clientIP": {"timeoutSeconds": 2}}
+    serve(["w1"], sessionAffinity="ClientIP", sessionAffinityConfig=timeout)
+    assert answers(net, "c1", VIP, 80, 1).keys() == {"w1"}
+    wait_for(lambda: client_learned(net, "c1", "w1"), "not learned")
+    wait_for(lambda: not learned(net), "the client is still remembered", 10)
+
+
+def test_learned_flows_survive_a_restart_and_go_with_the_service(net: Lab, serve: Any) -> None:
+    serve(ALL, sessionAffinity="ClientIP")
+    (endpoint,) = answers(net, "c1", VIP, 80, 3)
+    wait_for(lambda: client_learned(net, "c1", endpoint), "not learned")
+    before = learned(net)
+    assert net.controller
+    net.controller.stop()
+    net.controlled()
+    assert net.controller.synchronizer.counters.messages == 0
+    assert learned(net) == before
+    serve(ALL)
+    wait_for(lambda: not learned(net), "what was learned is still there")
+
+
+def test_a_switch_forgets_what_it_learned_of_services_that_went_meanwhile(net: Lab, serve: Any) -> None:
+    serve(["w1"], sessionAffinity="ClientIP")
+    answers(net, "c1", VIP, 80, 1)
+    wait_for(lambda: client_learned(net, "c1", "w1"), "not learned")
+    assert net.controller
+    net.controller.stop()
+    net.remember("endpointslices", slice_of(net, ["w2"], {}))
+    net.controlled()
+    wait_for(lambda: not client_learned(net, "c1", "w1"), "still remembered")
+
+
+def test_udp_follows_the_endpoints_on_every_way(net: Lab, serve: Any) -> None:
+    """From one source port, through each way in."""
+    kind = {"type": "LoadBalancer", "externalIPs": [EXTERNAL]}
+    ways = ((VIP, 53, "c1"), (net.n1.address, UDP_PORT, "x"), (BALANCER, 53, "x"), (EXTERNAL, 53, "x"))
+
+    def seen() -> set[str | None]:
+        found: set[str | None] = set()
+        for n, (address, port, client) in enumerate(ways):
+            try:
+                found.add(net.places[client].udp(address, port, 41000 + n)[0])
+            except ConnectionRefusedError:
+                found.add(None)
+        return found
+
+    serve([], **kind)
+    assert seen() == {None}
+    for endpoint in ("w1", "w2"):
+        serve([endpoint], **kind)
+        wait_for(lambda endpoint=endpoint: seen() == {endpoint}, f"{endpoint} does not have all")
+    serve([], **kind)
+    wait_for(lambda: seen() == {None}, "not refused again")
+
+
+def test_tcp_lives_on_without_its_endpoint(net: Lab, serve: Any) -> None:
+    serve(["w2"], type="NodePort")
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(net.places["w2"].socket())
+        listener.bind(("0.0.0.0", 9090))
+        listener.listen()
+        piece = slice_of(net, ["w2"], {})
+        piece["ports"][0]["port"] = 9090
+        net.apply("endpointslices", piece)
+        client = stack.enter_context(net.places["x"].socket())
+        client.connect((net.n1.address, NODE_PORT))
+        server, _ = listener.accept()
+        stack.enter_context(server)
+        serve(["w1"], type="NodePort")
+        client.sendall(b"1")
+        assert server.recv(1) == b"1"
+        server.sendall(b"2")
+        assert client.recv(1) == b"2"
+
+
+def test_fragments_of_a_large_datagram(net: Lab, serve: Any) -> None:
+    """The first packet of a connection is a fragment: the ports are in it alone."""
+    serve(["w2"], type="LoadBalancer")
+    for client, address, port in (("c1", VIP, 53), ("x", BALANCER, 53)):
+        with net.places["w2"].socket(socket.SOCK_DGRAM) as echo, net.places[client].socket(socket.SOCK_DGRAM) as out:
+            echo.bind(("0.0.0.0", 9091))
+            piece = slice_of(net, ["w2"], {})
+            piece["ports"][1]["port"] = 9091
+            net.apply("endpointslices", piece)
+            data = os.urandom(4000)
+            out.connect((address, port))
+            out.send(data)
+            got, source = echo.recvfrom(9000)
+            assert got == data
+            echo.sendto(got, source)
+            assert out.recv(9000) == data
+
+
+def test_connections_are_spread_evenly(net: Lab, serve: Any) -> None:
+    """Chi-square of many connections over three endpoints, by the answers of the switch's own hash."""
+    serve(ALL)
+    counts = Counter(net.places["c1"].udp(VIP, 53)[0] for _ in range(3000))
+    expected = sum(counts.values()) / 3
+    chi_square = sum((count - expected) ** 2 / expected for count in counts.values())
+    assert chi_square < 13.8, counts  # p = 0.001 with two degrees of freedom
+
+
+def test_labels_that_keep_the_proxy_off(net: Lab, serve: Any) -> None:
+    serve(["w1"])
+    assert answers(net, "c1", VIP, 80, 1).keys() == {"w1"}
+    for label in ("service.kubernetes.io/headless", "service.kubernetes.io/service-proxy-name"):
+        labelled = service("s", VIP, ("t", "TCP", 80))
+        labelled["metadata"]["labels"] = {label: "x"}
+        net.apply("services", labelled)
+        assert silent(net, "c1", VIP, 80)
+
+
+def test_flows_are_printed_as_the_switch_prints_them(net: Lab, serve: Any) -> None:
+    kind = {"type": "LoadBalancer", "externalIPs": [EXTERNAL], "loadBalancerSourceRanges": ["192.0.2.0/24"]}
+    serve(ALL, **kind, externalTrafficPolicy="Local", internalTrafficPolicy="Local", sessionAffinity="ClientIP")
+    assert net.controller
+    cluster = net.controller.synchronizer.cluster
+    for name, bridge in net.bridges.items():
+        scopes = cluster.scopes(name)
+        flows = [flow for flow in bridge.flows() if " table=24," not in flow]
+        assert flows == sorted(str(flow) for scope in scopes for flow in scope.flows.values())
+        groups = [line for line in bridge.ofctl("dump-groups") if line.strip()]
+        assert sorted(groups) == sorted(str(group) for scope in scopes for group in scope.groups.values())
