@@ -141,5 +141,6 @@ RECALL_MASQUERADE: Action = move_bit("ct_mark", 2, "reg0", 1)
 PROXIED: Field = ct_mark(0x4, 0x4)
 MARK_ALLOWED_PROXIED: Action = set_ct_mark(0x5, 0x5)
 
-# Ports of masqueraded connections: not those that the node's kernel gives to its own connections (from 32768 on).
-MASQUERADE_PORTS = (1024, 32767)
+# Ports of masqueraded connections. A client's own is kept where it is free: a server's kernel remembers closed
+# connections longer than the switch does, and would not take the same port again so soon.
+MASQUERADE_PORTS = (1024, 65535)

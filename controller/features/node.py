@@ -41,6 +41,7 @@ def node_flows(node: NodeView) -> list[Flow]:
     """Flows of the node's own bridge."""
     make = Owner(Feature.NODE, f"Node/{node.name}").flow
     to_fabric = (set_eth_src(node.uplink_mac), set_eth_dst(node.next_hop_mac), DEC_TTL)
+    masquerade = actions(ct(NAT_ZONE, commit=True, src=node.address, src_ports=MASQUERADE_PORTS, table=Table.OUTPUT))
     own = (node.address, node.gateway, IPv4Address(REJECT_IP))
     flows = [
         # Pods' addresses of this node do not come from elsewhere.
@@ -73,10 +74,9 @@ def node_flows(node: NodeView) -> list[Flow]:
             actions(*to_fabric, SET_HAIRPIN, goto(Table.COMMIT)),
         ),
         make(Table.ROUTING, 40, match(IP), actions(*to_fabric, to_port(UPLINK_OFPORT), goto(Table.COMMIT))),
-        make(
-            Table.SNAT, 105, match(IP, MASQUERADE),
-            actions(ct(NAT_ZONE, commit=True, src=node.address, src_ports=MASQUERADE_PORTS, table=Table.OUTPUT)),
-        ),
+        make(Table.SNAT, 105, match(IP, MASQUERADE), masquerade),
+        # The node's own connections share its address with masqueraded ones: neither may have the other's ports.
+        make(Table.SNAT, 104, match(IP, in_port(node.ofport), nw_src(node.address)), masquerade),
         # A pod's connection comes back to the pod itself.
         make(
             Table.SNAT, 100, match(IP, HAIRPIN),
