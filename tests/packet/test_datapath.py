@@ -229,26 +229,20 @@ def test_a_pod_on_the_host_network(cluster: Cluster, clients: list[Machine], pro
             assert answered(question).pod == "host"
 
 
-@pytest.mark.parametrize("asked_at", ["node", "gateway"])
-def test_a_wildcard_udp_server_answers_from_the_address_that_it_was_asked_at(
-    cluster: Cluster, clients: list[Machine], asked_at: str
-) -> None:
-    """A server that binds no address leaves the choice of its source to the node's routes."""
+def test_a_server_that_binds_no_address_answers_from_the_nodes(cluster: Cluster, clients: list[Machine]) -> None:
+    """Over UDP, it leaves the choice to the node's routes: never the pods' gateway, which the node has as well."""
     node = cluster.node("n2")
-    askers = clients if asked_at == "node" else [cluster.pod("client-n2")]
-    address = node.ip if asked_at == "node" else f"{cluster.pod('client-n2').ip.rpartition('.')[0]}.1"
 
-    async def talk(asker: Machine) -> tuple[bytes, str]:
+    async def talk(asker: Machine) -> bytes:
         loop = asyncio.get_running_loop()
         with opened(node, "UDP", ("0.0.0.0", 9999)) as server, opened(asker, "UDP") as client:
-            await loop.sock_sendto(client, b"hello", (address, 9999))
-            data, peer = await loop.sock_recvfrom(server, 100)
-            await loop.sock_sendto(server, data, peer)
-            answer, source = await loop.sock_recvfrom(client, 100)
-            return answer, source[0]
+            await loop.sock_connect(client, (node.ip, 9999))
+            await loop.sock_sendall(client, b"hello")
+            await loop.sock_sendto(server, *await loop.sock_recvfrom(server, 100))
+            return await loop.sock_recv(client, 100)  # from that address only
 
-    for asker in askers:
-        assert asyncio.run(asyncio.wait_for(talk(asker), 5)) == (b"hello", node.ip), asker
+    for asker in clients:
+        assert asyncio.run(asyncio.wait_for(talk(asker), 5)) == b"hello", asker
 
 
 # --- changes ----------------------------------------------------------------------------------------------------------
@@ -348,6 +342,28 @@ def test_datagrams_of_several_fragments(cluster: Cluster, clients: list[Machine]
     for client in clients:
         data = os.urandom(size)
         assert echo(client, address, 5300, data, protocol="UDP") == data, client
+
+
+def test_fragments_of_a_known_connection(cluster: Cluster, clients: list[Machine]) -> None:
+    """A Service with two UDP ports: fragments do not tell which, the packets before them did."""
+
+    async def talk(client: Machine) -> bytes:
+        loop = asyncio.get_running_loop()
+        with opened(client, "UDP") as sock:
+            await loop.sock_connect(sock, (address_of(cluster, "two"), 5301))
+            for data in (b"small", bytes(4000)):
+                await loop.sock_sendall(sock, data)
+                answer = await loop.sock_recv(sock, 65536)
+            return answer
+
+    ports = [{"name": f"u{n}", "port": n, "protocol": "UDP"} for n in (5300, 5301)]
+    spec = {"selector": {"app": "alone"}, "ports": ports}
+    cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "two"}, "spec": spec})
+    cluster.wait_ready()
+    for client in clients:
+        assert asyncio.run(asyncio.wait_for(talk(client), 5)) == bytes(4000)
+        with pytest.raises(ConnectionRefusedError):
+            echo(client, address_of(cluster, "two"), 5300, bytes(4000), protocol="UDP")
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["to the server", "to the client"])
