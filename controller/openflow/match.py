@@ -33,6 +33,7 @@ __all__ = [
     "match",
     "nw_dst",
     "nw_src",
+    "nw_ttl",
     "reg",
     "tp_dst",
     "tp_src_bits",
@@ -92,6 +93,7 @@ _ARP_TPA = 0x80002E04
 _ARP_SHA = 0x80003006
 _XREG0 = 0x80010110  # masked
 _IP_FRAG = 0x00013502  # masked
+_IP_TTL = 0x00013A01
 _CT_STATE = 0x0001D308  # masked
 _CT_MARK = 0x0001D708  # masked
 
@@ -192,6 +194,12 @@ def tp_src_bits(protocol: Protocol, value: int, mask: int) -> Field:
     header = _TCP_SRC if protocol is TCP else _UDP_SRC
     bits = value.to_bytes(2, "big") + mask.to_bytes(2, "big")
     return Field(7, _oxm(header, bits), 15, f"tp_src={value:#x}/{mask:#x}")
+
+
+@cache
+def nw_ttl(hops: int) -> Field:
+    """Time to live."""
+    return Field(6, _oxm(_IP_TTL, bytes([hops])), 13, f"nw_ttl={hops}")
 
 
 @cache

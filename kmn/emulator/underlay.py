@@ -151,6 +151,9 @@ class Underlay:
                 netlink.route_add(_DEFAULT, [NextHop(_ETH0, _NODE_GATEWAY)], plan.address),
             ]
         )
+        with netns.entered(space.file):
+            # The bridge hands over packets whose time to live ends here. A kernel answers these only where it routes.
+            netns.sysctl("net/ipv4/conf/eth0/forwarding", "1")
         self._fabric.attach(plan.name, plan.router, space, Veth("uplink"), node_uplink(plan), node_networks(plan))
         mac = bridge_mac(plan.address)
         ports = (Port("uplink", UPLINK_OFPORT), Port("host", HOST_OFPORT))

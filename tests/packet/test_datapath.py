@@ -245,6 +245,32 @@ def test_a_server_that_binds_no_address_answers_from_the_nodes(cluster: Cluster,
         assert asyncio.run(asyncio.wait_for(talk(asker), 5)) == b"hello", asker
 
 
+def test_traceroute_shows_the_routers_on_the_way(cluster: Cluster) -> None:
+    """A packet between nodes is routed three times: by its node, the fabric, the other node."""
+    near, far = cluster.pod("client-n1"), cluster.pod("client-n2")
+    hops = [cluster.node("n1").ip, "172.18.0.1", cluster.node("n2").ip, far.ip]
+    assert _trace(near, far.ip) == hops
+    (same_node,) = [pod for pod in Census(cluster, "default").named("web-") if _subnet(pod) == _subnet(near)]
+    assert _trace(near, same_node.ip) == [cluster.node("n1").ip, same_node.ip]
+
+
+def _subnet(pod: Machine) -> str:
+    return pod.ip.rpartition(".")[0]
+
+
+def _trace(asker: Machine, address: str) -> list[str]:
+    """Who answers to a datagram of one more hop each."""
+    hops: list[str] = []
+    while hops[-1:] != [address]:
+        assert len(hops) < 8
+        with opened(asker, "ICMP") as listener, opened(asker, "UDP") as sender:
+            listener.settimeout(3)
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, len(hops) + 1)
+            sender.sendto(b"hop", (address, 33434 + len(hops)))
+            hops.append(listener.recvfrom(2000)[1][0])
+    return hops
+
+
 # --- changes ----------------------------------------------------------------------------------------------------------
 
 

@@ -58,9 +58,9 @@ def test_every_bridge() -> None:
         "table=28, priority=0 actions=goto_table:52",
         f"table=32, priority=100,tcp actions={dnat('169.254.169.253:1')}",
         f"table=32, priority=100,udp actions={dnat('169.254.169.253:1')}",
-        "table=52, priority=60,ip,nw_dst=127.0.0.0/8 actions=drop",
-        "table=52, priority=60,ip,nw_dst=169.254.0.0/16 actions=drop",
-        "table=52, priority=60,ip,nw_dst=224.0.0.0/3 actions=drop",
+        "table=52, priority=235,ip,nw_dst=127.0.0.0/8 actions=drop",
+        "table=52, priority=235,ip,nw_dst=169.254.0.0/16 actions=drop",
+        "table=52, priority=235,ip,nw_dst=224.0.0.0/3 actions=drop",
         "table=52, priority=50,ip,in_port=1 actions=drop",
         "table=76, priority=200,ct_mark=0x1/0x1,ip actions=goto_table:84",
         "table=76, priority=100,ip actions=ct(commit,zone=1,exec(set_field:0x1/0x1->ct_mark)),goto_table:84",
@@ -84,6 +84,7 @@ def test_node_without_pods() -> None:
         f"table=4, priority=200,arp,in_port=1,arp_tpa=172.18.0.2,arp_op=1 actions={arp_answer('0a:00:00:00:01:02')}",
         "table=8, priority=100,ip,nw_dst=10.244.1.1 actions=ct(table=12,zone=2,nat)",
         "table=52, priority=100,ip,nw_dst=10.244.1.0/24 actions=drop",
+        f"table=52, priority=230,ip,nw_ttl=1 actions={host},set_field:0x2->reg2,goto_table:76",
         (
             "table=52, priority=40,ip actions=set_field:0a:00:00:00:01:02->eth_src,"
             "set_field:0a:00:00:00:01:03->eth_dst,dec_ttl,set_field:0x1->reg2,goto_table:76"
@@ -92,11 +93,11 @@ def test_node_without_pods() -> None:
         *(f"table=0, priority=100,{from_host},nw_src={address} actions=goto_table:8" for address in own),
         *(f"table=4, priority=200,arp,in_port=2,arp_tpa={address} actions=drop" for address in own),
         *(
-            f"table=52, priority=200,ip,nw_dst={address} actions={host},set_field:0x2->reg2,goto_table:76"
+            f"table=52, priority=240,ip,nw_dst={address} actions={host},set_field:0x2->reg2,goto_table:76"
             for address in own
         ),
         *(
-            f"table=52, priority=210,ip,in_port=2,nw_dst={address} actions={host},set_field:0x1/0x1->reg0,goto_table:76"
+            f"table=52, priority=250,ip,in_port=2,nw_dst={address} actions={host},set_field:0x1/0x1->reg0,goto_table:76"
             for address in own
         ),
     }
