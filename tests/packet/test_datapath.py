@@ -360,6 +360,19 @@ def test_megabytes_pass_both_ways_through_a_virtual_address(cluster: Cluster, cl
     assert echo(asker, address_of(cluster, "alone"), 80, data) == data
 
 
+def test_slow_uplinks_carry_data_both_ways() -> None:
+    """They cut packets, which must not come out too large for the next device: not even with SACK blocks."""
+    nodes = [{"count": 2, "uplink": {"bandwidth": "200Mbit"}}]
+    with running("slow", nodes=nodes) as slow:
+        pods = (PERF.split("---\n")[1].replace("{kmn.io/program: none}", "{}"), CLIENT.format("n2"))
+        slow.apply(*(text.replace("image: i}", "image: i, ports: [{containerPort: 80}]}") for text in pods))
+        slow.wait_ready()
+        data = os.urandom(8 << 20)
+        begin = time.monotonic()
+        assert echo(slow.pod("client-n2"), slow.pod("perf").ip, 80, data) == data
+        assert time.monotonic() - begin > 8 * len(data) / 200e6, "both ways at once, at the uplinks' bandwidth"
+
+
 @pytest.mark.parametrize("size", [1400, 1473, 4000, 20000])
 @pytest.mark.parametrize("through", ["service", "pod"])
 def test_datagrams_of_several_fragments(cluster: Cluster, clients: list[Machine], through: str, size: int) -> None:
