@@ -68,7 +68,7 @@ def connectivity() -> list[Flow]:
         make(Table.SERVICE_REJECT, 100, match(*TCP), refuse),
         make(Table.SERVICE_REJECT, 100, match(*UDP), refuse),
         make(Table.SERVICE_REJECT, 100, match(*SCTP), refuse),
-        *(make(Table.ROUTING, 60, match(IP, nw_dst(network)), DROP) for network in _UNROUTABLE),
+        *(make(Table.ROUTING, 235, match(IP, nw_dst(network)), DROP) for network in _UNROUTABLE),
         # Nothing that came from the fabric goes back to it.
         make(Table.ROUTING, 50, match(IP, in_port(UPLINK_OFPORT)), DROP),
         make(Table.COMMIT, 200, match(IP, ALLOWED), actions(goto(Table.SNAT))),

@@ -19,6 +19,7 @@ from controller.openflow.match import (
     match,
     nw_dst,
     nw_src,
+    nw_ttl,
 )
 from controller.pipeline import (
     CLEAR_MASQUERADE,
@@ -84,6 +85,9 @@ def node_flows(node: NodeView) -> list[Flow]:
         ),
     ]  # fmt: skip
     to_host = (set_eth_src(GATEWAY_MAC), set_eth_dst(node.mac))
+    # It may make no further hop: the node's kernel says so (ICMP time exceeded) to whoever sent it.
+    expired = actions(*to_host, CLEAR_MASQUERADE, to_port(node.ofport), goto(Table.COMMIT))
+    flows.append(make(Table.ROUTING, 230, match(IP, nw_ttl(1)), expired))
     for address in own:
         from_host = match(IP, in_port(node.ofport), dl_src(node.mac), dl_dst(GATEWAY_MAC), nw_src(address))
         flows += [
@@ -91,12 +95,12 @@ def node_flows(node: NodeView) -> list[Flow]:
             # Whether its own address is taken is not for the gateway to answer.
             make(Table.ARP, 200, match(ARP, in_port(node.ofport), arp_tpa(address)), DROP),
             make(
-                Table.ROUTING, 200, match(IP, nw_dst(address)),
+                Table.ROUTING, 240, match(IP, nw_dst(address)),
                 # The node's own kernel sees the client, and would not take its own address as source.
                 actions(*to_host, CLEAR_MASQUERADE, to_port(node.ofport), goto(Table.COMMIT)),
             ),
             make(
-                Table.ROUTING, 210, match(IP, in_port(node.ofport), nw_dst(address)),
+                Table.ROUTING, 250, match(IP, in_port(node.ofport), nw_dst(address)),
                 actions(*to_host, SET_HAIRPIN, goto(Table.COMMIT)),
             ),
         ]  # fmt: skip

@@ -37,6 +37,7 @@ __all__ = [
     "nw_dst",
     "nw_src",
     "nw_src_bits",
+    "nw_ttl",
     "reg",
     "tp_dst",
     "tp_src_bits",
@@ -99,6 +100,7 @@ _ARP_TPA = 0x80002E04
 _ARP_SHA = 0x80003006
 _XREG0 = 0x80010110  # masked
 _IP_FRAG = 0x00013502  # masked
+_IP_TTL = 0x00013A01
 _CT_STATE = 0x0001D308  # masked
 _CT_MARK = 0x0001D708  # masked
 
@@ -212,6 +214,12 @@ def tp_src_bits(protocol: Protocol, value: int, mask: int) -> Field:
 def icmp_type(number: int) -> Field:
     """The type of an ICMP message; together with ``ICMP``."""
     return Field(7, _oxm(_ICMP_TYPE, bytes([number])), 17, f"icmp_type={number}")
+
+
+@cache
+def nw_ttl(hops: int) -> Field:
+    """Time to live."""
+    return Field(6, _oxm(_IP_TTL, bytes([hops])), 13, f"nw_ttl={hops}")
 
 
 @cache

@@ -1,8 +1,8 @@
 """Which ports each container of a pod listens on. There are no images to ask: manifests are all that is known.
 
-A container listens on every containerPort that it declares. What no container declares but a Service that selects the
-pod sends its traffic to (a numeric targetPort) is the first container's: the image behind many a manifest listens on
-ports that ``ports`` does not mention, which Kubernetes treats as informational.
+A container listens on every containerPort that it declares. The image behind many a manifest listens on more, as
+Kubernetes treats ``ports`` as informational: a number that a container's probes ask at is its own, what no container
+has but a Service that selects the pod sends its traffic to (a numeric targetPort) is the first container's.
 
 The annotation ``kmn.io/program`` says that a real program listens in the pod: ``dns`` kmn's DNS server on port 53,
 ``none`` whatever the user starts, so that nothing is emulated there.
@@ -17,7 +17,7 @@ from kmn.emulator.runtime.protocol import Port
 from kmn.k8s.dataplane import PROGRAM
 from kmn.k8s.objects import Key, Object, annotation, key_of, labels, namespace_of
 
-__all__ = ["ServiceIndex", "declared_ports", "is_sidecar", "named_port", "port_sets", "target_ports"]
+__all__ = ["ServiceIndex", "declared_ports", "is_sidecar", "named_port", "port_sets", "probed_ports", "target_ports"]
 
 _Label = tuple[str, str]
 _DNS_PORT = 53
@@ -38,6 +38,14 @@ def named_port(container: Object, port: int | str) -> int | None:
     return next((p["containerPort"] for p in container.get("ports") or () if p.get("name") == port), None)
 
 
+def probed_ports(container: Object) -> list[Port]:
+    """Ports of its own that a container's probes name by number."""
+    probes = (container.get(kind) or {} for kind in ("startupProbe", "readinessProbe", "livenessProbe"))
+    checks = (probe.get(check) or {} for probe in probes for check in ("httpGet", "tcpSocket", "grpc"))
+    found = (named_port({}, check["port"]) for check in checks if "port" in check and not check.get("host"))
+    return [("TCP", number) for number in dict.fromkeys(found) if number is not None]
+
+
 def target_ports(service: Object) -> list[Port]:
     """Ports of pods that a Service names by number. Named ones are declared by the containers themselves."""
     found = ((port.get("protocol", "TCP"), port.get("targetPort", port["port"])) for port in service["spec"]["ports"])
@@ -55,6 +63,11 @@ def port_sets(pod: Object, services: Iterable[Object]) -> dict[str, tuple[Port, 
     running = [c for c in spec.get("initContainers") or () if is_sidecar(c)] + spec["containers"]
     ports = {container["name"]: declared_ports(container) for container in running}
     taken = {port for declared in ports.values() for port in declared}
+    for container in running:
+        for port in probed_ports(container):
+            if port not in taken:
+                taken.add(port)
+                ports[container["name"]].append(port)
     first = ports[spec["containers"][0]["name"]]
     for service in services:
         for port in target_ports(service):

@@ -10,9 +10,10 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from kmn.cluster_spec import ClusterSpec, OutsideHost
-from kmn.emulator import netlink, shaping
+from kmn.emulator import ethtool, netlink, shaping
 from kmn.emulator.fabric import DEFAULT_ROUTE, Fabric, Uplink, offload
 from kmn.emulator.netlink import NextHop, Veth
+from kmn.emulator.netns import entered
 from kmn.emulator.ovs import BridgePlan, Port, Switch
 from kmn.emulator.space import Space
 from kmn.k8s.dataplane import FIRST_POD_OFPORT, GATEWAY_MAC, UPLINK_OFPORT, mac_of
@@ -102,7 +103,7 @@ class Edge:
         port = device(spec.name, "host", host.name)
         space = Space.create(host_netns(spec, host), _NO_KERNEL)
         try:
-            eth0 = Veth("eth0", mac_of(str(host.address)), _ETH0, offload=offload(spec))
+            eth0 = Veth("eth0", mac_of(str(host.address)), _ETH0)
             peer = Veth(port, netns=self.space.file, alias=f"host {host.name}")
             space.netlink.apply(
                 [
@@ -114,6 +115,9 @@ class Edge:
                     *shaping.ingress(_ETH0, host.link, "ifb", _ETH0 + 1),
                 ]
             )
+            if not offload(spec):
+                with entered(space.file):
+                    ethtool.segmentation_offload_off("eth0")
             self.space.netlink.apply([netlink.link_up(port)])
         finally:
             space.release()

@@ -53,7 +53,7 @@ _ACK_CAPPED, _ACK_TLVS = 0x100, 0x200
 
 # Attributes as linux/if_link.h, if_addr.h, rtnetlink.h and neighbour.h have them.
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GROUP = 1, 3, 4, 18, 20, 27
-_IFLA_OPERSTATE, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES, _IFLA_GSO_MAX_SEGS = 16, 28, 31, 32, 40
+_IFLA_OPERSTATE, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 16, 28, 31, 32
 _INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_NOPREFIXROUTE = 1, 2, 8, 0x200
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH = 1, 4, 5, 7, 9
@@ -128,7 +128,6 @@ class Veth:
     netns: int | None = None  # open file of another namespace; None: that of the socket
     alias: str = ""
     mtu: int = MTU
-    offload: bool = True  # send TCP in packets of up to 64 kB, to be cut into real ones on the way
 
     def encode(self, flags: int) -> bytes:
         # One queue: veth has one a CPU by default, each with entries in sysfs that cost more than the device.
@@ -143,8 +142,6 @@ class Veth:
             parts.append(attribute(_IFLA_ADDRESS, mac_bytes(self.mac)))
         if self.alias:
             parts.append(attribute(_IFLA_IFALIAS, self.alias.encode()[:255]))
-        if not self.offload:
-            parts.append(_u32(_IFLA_GSO_MAX_SEGS, 1))
         if self.netns is not None:
             parts.append(_u32(_IFLA_NET_NS_FD, self.netns))
         return b"".join(parts)

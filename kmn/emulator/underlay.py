@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from kmn import naming
 from kmn.cluster_spec import ClusterSpec
-from kmn.emulator import features, netlink, netns, ovs, shaping
+from kmn.emulator import ethtool, features, netlink, netns, ovs, shaping
 from kmn.emulator.edge import EDGE_NAME, Edge, datapath_id
 from kmn.emulator.fabric import Fabric, Uplink, node_networks, offload
 from kmn.emulator.model import NodePlan, PodPort
@@ -140,7 +140,7 @@ class Underlay:
         switch = Switch(spec.name, plan.name, name, self._paths.ovs(plan.name), log, self._template)
         self._nodes[plan.name] = _Node(plan, space, switch)
         gateway = plan.pod_cidr[1]
-        eth0 = Veth("eth0", mac_of(str(plan.address)), _ETH0, offload=self._offload)
+        eth0 = Veth("eth0", mac_of(str(plan.address)), _ETH0)
         space.netlink.apply(
             [
                 netlink.address_add(LOOPBACK_INDEX, IPv4Address(REJECT_IP)),
@@ -153,6 +153,11 @@ class Underlay:
                 *through_bridge(plan.address, NextHop(_ETH0, _NODE_GATEWAY)),
             ]
         )
+        with netns.entered(space.file):
+            # The bridge hands over packets whose time to live ends here. A kernel answers these only where it routes.
+            netns.sysctl("net/ipv4/conf/eth0/forwarding", "1")
+            if not self._offload:
+                ethtool.segmentation_offload_off("eth0")
         self._fabric.attach(plan.name, plan.router, space, Veth("uplink"), node_uplink(plan), node_networks(plan))
         mac = bridge_mac(plan.address)
         ports = (Port("uplink", UPLINK_OFPORT), Port("host", HOST_OFPORT))
@@ -248,11 +253,13 @@ class Underlay:
             netns.create(pod.netns)
         port = Veth(self._port(pod), netns=node.space.file, alias=pod.name)
         with Netlink(pod.netns) as link:
-            link.apply([netlink.veth_add(Veth("eth0", pod.mac, _ETH0, offload=self._offload), port, up=False)])
+            link.apply([netlink.veth_add(Veth("eth0", pod.mac, _ETH0), port, up=False)])
             # The port first: the end that is set up last finds a carrier and sends at once, the other one some time
             # later. That of the node is in reach to wait for.
             node.space.netlink.apply([netlink.link_up(port.name)])
             link.apply(_pod_requests(pod))
+        if not self._offload:
+            ethtool.segmentation_offload_off("eth0")
 
     def _port(self, pod: PodPort) -> str:
         return device(self._spec.name, "pod", pod.uid)

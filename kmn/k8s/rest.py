@@ -273,6 +273,8 @@ class Watch(Iterator[WatchEvent]):
 
     def __next__(self) -> WatchEvent:
         with self._reading:
+            if self._closed:
+                raise StopIteration
             try:
                 return next(self._events)
             finally:

@@ -78,15 +78,16 @@ class ViewIntf(Intf):  # type: ignore[misc]
         return "MISSING" if code else "DOWN" if "DOWN" in out.split()[1] else "OK"
 
     def _down(self) -> str:
-        """With a device that goes down Linux forgets its routes and neighbours: they are written down for :meth:`_up`.
-        (Routes with several next hops are not forgotten, and not listed here.)"""
+        """With a device that goes down Linux forgets neighbours and routes: they are written down for :meth:`_up`."""
         if self._ip("-br", "link", "show", "dev", self.device, "up"):
-            on = f"dev {self.device}"
-            # `linkdown`: the other end is down already. It is shown, and not taken back.
-            routes = self._ip("route", "show", "dev", self.device).replace(" linkdown", "").splitlines()
             known = self._ip("neigh", "show", "dev", self.device, "nud", "permanent").splitlines()
-            lines = [f"neigh replace {ip} lladdr {mac} nud permanent {on}" for ip, _, mac, *_ in map(str.split, known)]
-            lines += [f"route replace {route} {on}" for route in routes]
+            lines = [f"neigh replace {ip} lladdr {mac} nud permanent dev {self.device}"
+                     for ip, _, mac, *_ in map(str.split, known)]  # fmt: skip
+            for route in self._ip("-oneline", "route", "show").replace("\\", " ").splitlines():
+                # What is down already is marked, with words that are not taken back.
+                words = [word for word in route.split() if word not in ("dead", "linkdown")]
+                if self.device in words:
+                    lines.append(f"route replace {' '.join(words)}")
             self._saved.parent.mkdir(exist_ok=True)
             self._saved.write_text("".join(f"{line}\n" for line in lines))
         return self._ip("link", "set", self.device, "down")
@@ -94,12 +95,14 @@ class ViewIntf(Intf):  # type: ignore[misc]
     def _up(self) -> str:
         problem = self._ip("link", "set", self.device, "up")
         if not problem and self._saved.exists():
-            problem = self._ip("-batch", str(self._saved))
+            up = {line.split()[0].partition("@")[0] for line in self._ip("-br", "link", "show", "up").splitlines()}
+            lines = [_over(line, up) for line in self._saved.read_text().splitlines()]
+            problem = self._ip("-force", "-batch", "-", input="\n".join(lines))
             self._saved.unlink()
         return problem
 
-    def _ip(self, *args: str) -> str:
-        done = self.node.machine.run(["ip", *args])
+    def _ip(self, *args: str, input: str | None = None) -> str:
+        done = self.node.machine.run(["ip", *args], input=input)
         return done.stdout + done.stderr  # type: ignore[no-any-return]
 
     @property
@@ -111,6 +114,12 @@ class ViewIntf(Intf):  # type: ignore[misc]
         """Leave the view. The device is the cluster's."""
         self.node.delIntf(self)
         self.link = None
+
+
+def _over(route: str, devices: set[str]) -> str:
+    """A route (``ip``'s words for it) without the next hops whose devices are down: the last to come up brings all."""
+    head, *hops = route.split(" nexthop ")
+    return " nexthop ".join([head, *(hop for hop in hops if devices & set(hop.split()))])
 
 
 class ViewLink(Link):  # type: ignore[misc]

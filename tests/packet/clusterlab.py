@@ -13,6 +13,7 @@ from traffic import Answer, Question, answered
 
 from kmn import Cluster
 from kmn.emulator.purge import clusters
+from kmn.k8s.dataplane import MAC, NETNS
 from kmn.k8s.objects import Object, condition, labels, name_of, namespace_of
 from kmn.k8s.resources import NODES, PODS, SERVICES
 from kmn.machine import Machine
@@ -65,7 +66,7 @@ class Census:
         listed = [pod for name in namespaces or ("",) for pod in cluster.client.list(PODS, name or None).items]
         self.objects = [pod for pod in listed if "deletionTimestamp" not in pod["metadata"] and is_ready(pod)]
         own = [pod for pod in self.objects if not pod["spec"].get("hostNetwork")]
-        self.pods = [cluster.pod(name_of(pod), namespace_of(pod)) for pod in own]
+        self.pods = [_machine(cluster.name, pod) for pod in own]
         self.nodes = [cluster.node(name_of(node)) for node in cluster.client.list(NODES).items]
         self._services = [s for name in namespaces or ("",) for s in cluster.client.list(SERVICES, name or None).items]
 
@@ -92,6 +93,13 @@ class Census:
             namespace_of(service), name_of(service), service["spec"]["clusterIP"], port["port"],
             port.get("protocol", "TCP"), frozenset(behind), frozenset(behind.values()),
         )  # fmt: skip
+
+
+def _machine(cluster: str, pod: Object) -> Machine:
+    """Without asking again whether the pod is there."""
+    name = f"{namespace_of(pod)}/{name_of(pod)}"
+    notes = pod["metadata"]["annotations"]
+    return Machine(cluster, "pod", name, notes[NETNS], pod["status"]["podIP"], notes[MAC])
 
 
 def is_ready(pod: Object) -> bool:

@@ -229,26 +229,46 @@ def test_a_pod_on_the_host_network(cluster: Cluster, clients: list[Machine], pro
             assert answered(question).pod == "host"
 
 
-@pytest.mark.parametrize("asked_at", ["node", "gateway"])
-def test_a_wildcard_udp_server_answers_from_the_address_that_it_was_asked_at(
-    cluster: Cluster, clients: list[Machine], asked_at: str
-) -> None:
-    """A server that binds no address leaves the choice of its source to the node's routes."""
+def test_a_server_that_binds_no_address_answers_from_the_nodes(cluster: Cluster, clients: list[Machine]) -> None:
+    """Over UDP, it leaves the choice to the node's routes: never the pods' gateway, which the node has as well."""
     node = cluster.node("n2")
-    askers = clients if asked_at == "node" else [cluster.pod("client-n2")]
-    address = node.ip if asked_at == "node" else f"{cluster.pod('client-n2').ip.rpartition('.')[0]}.1"
 
-    async def talk(asker: Machine) -> tuple[bytes, str]:
+    async def talk(asker: Machine) -> bytes:
         loop = asyncio.get_running_loop()
         with opened(node, "UDP", ("0.0.0.0", 9999)) as server, opened(asker, "UDP") as client:
-            await loop.sock_sendto(client, b"hello", (address, 9999))
-            data, peer = await loop.sock_recvfrom(server, 100)
-            await loop.sock_sendto(server, data, peer)
-            answer, source = await loop.sock_recvfrom(client, 100)
-            return answer, source[0]
+            await loop.sock_connect(client, (node.ip, 9999))
+            await loop.sock_sendall(client, b"hello")
+            await loop.sock_sendto(server, *await loop.sock_recvfrom(server, 100))
+            return await loop.sock_recv(client, 100)  # from that address only
 
-    for asker in askers:
-        assert asyncio.run(asyncio.wait_for(talk(asker), 5)) == (b"hello", node.ip), asker
+    for asker in clients:
+        assert asyncio.run(asyncio.wait_for(talk(asker), 5)) == b"hello", asker
+
+
+def test_traceroute_shows_the_routers_on_the_way(cluster: Cluster) -> None:
+    """A packet between nodes is routed three times: by its node, the fabric, the other node."""
+    near, far = cluster.pod("client-n1"), cluster.pod("client-n2")
+    hops = [cluster.node("n1").ip, "172.18.0.1", cluster.node("n2").ip, far.ip]
+    assert _trace(near, far.ip) == hops
+    (same_node,) = [pod for pod in Census(cluster, "default").named("web-") if _subnet(pod) == _subnet(near)]
+    assert _trace(near, same_node.ip) == [cluster.node("n1").ip, same_node.ip]
+
+
+def _subnet(pod: Machine) -> str:
+    return pod.ip.rpartition(".")[0]
+
+
+def _trace(asker: Machine, address: str) -> list[str]:
+    """Who answers to a datagram of one more hop each."""
+    hops: list[str] = []
+    while hops[-1:] != [address]:
+        assert len(hops) < 8
+        with opened(asker, "ICMP") as listener, opened(asker, "UDP") as sender:
+            listener.settimeout(3)
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, len(hops) + 1)
+            sender.sendto(b"hop", (address, 33434 + len(hops)))
+            hops.append(listener.recvfrom(2000)[1][0])
+    return hops
 
 
 # --- changes ----------------------------------------------------------------------------------------------------------
@@ -340,6 +360,19 @@ def test_megabytes_pass_both_ways_through_a_virtual_address(cluster: Cluster, cl
     assert echo(asker, address_of(cluster, "alone"), 80, data) == data
 
 
+def test_slow_uplinks_carry_data_both_ways() -> None:
+    """They cut packets, which must not come out too large for the next device: not even with SACK blocks."""
+    nodes = [{"count": 2, "uplink": {"bandwidth": "200Mbit"}}]
+    with running("slow", nodes=nodes) as slow:
+        pods = (PERF.split("---\n")[1].replace("{kmn.io/program: none}", "{}"), CLIENT.format("n2"))
+        slow.apply(*(text.replace("image: i}", "image: i, ports: [{containerPort: 80}]}") for text in pods))
+        slow.wait_ready()
+        data = os.urandom(8 << 20)
+        begin = time.monotonic()
+        assert echo(slow.pod("client-n2"), slow.pod("perf").ip, 80, data) == data
+        assert time.monotonic() - begin > 8 * len(data) / 200e6, "both ways at once, at the uplinks' bandwidth"
+
+
 @pytest.mark.parametrize("size", [1400, 1473, 4000, 20000])
 @pytest.mark.parametrize("through", ["service", "pod"])
 def test_datagrams_of_several_fragments(cluster: Cluster, clients: list[Machine], through: str, size: int) -> None:
@@ -348,6 +381,28 @@ def test_datagrams_of_several_fragments(cluster: Cluster, clients: list[Machine]
     for client in clients:
         data = os.urandom(size)
         assert echo(client, address, 5300, data, protocol="UDP") == data, client
+
+
+def test_fragments_of_a_known_connection(cluster: Cluster, clients: list[Machine]) -> None:
+    """A Service with two UDP ports: fragments do not tell which, the packets before them did."""
+
+    async def talk(client: Machine) -> bytes:
+        loop = asyncio.get_running_loop()
+        with opened(client, "UDP") as sock:
+            await loop.sock_connect(sock, (address_of(cluster, "two"), 5301))
+            for data in (b"small", bytes(4000)):
+                await loop.sock_sendall(sock, data)
+                answer = await loop.sock_recv(sock, 65536)
+            return answer
+
+    ports = [{"name": f"u{n}", "port": n, "protocol": "UDP"} for n in (5300, 5301)]
+    spec = {"selector": {"app": "alone"}, "ports": ports}
+    cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "two"}, "spec": spec})
+    cluster.wait_ready()
+    for client in clients:
+        assert asyncio.run(asyncio.wait_for(talk(client), 5)) == bytes(4000)
+        with pytest.raises(ConnectionRefusedError):
+            echo(client, address_of(cluster, "two"), 5300, bytes(4000), protocol="UDP")
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["to the server", "to the client"])

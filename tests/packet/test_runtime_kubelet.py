@@ -70,10 +70,11 @@ def test_probes_by_http_tcp_and_grpc_pass_and_gate() -> None:
         it.bind("http", one(named, startupProbe=http("web"), readinessProbe=http("web"), livenessProbe=http("web")))
         it.bind("tcp", one(readinessProbe={"tcpSocket": {"port": 80}}))
         it.bind("grpc", one(readinessProbe={"grpc": {"port": 80}}))
-        it.bind("closed", one(readinessProbe=http(81)))
+        it.bind("extra", one(readinessProbe=http(81)))  # no containerPort: its program listens there all the same
+        it.bind("closed", one(readinessProbe=http(81)), annotations={"kmn.io/program": "none"})
         it.bind("named", one(readinessProbe={"tcpSocket": {"port": 80, "host": "example.com"}}))
         it.bind("gated", {**one(), "readinessGates": [{"conditionType": "x.io/ok"}]})
-        await it.ready("http", "tcp", "grpc")
+        await it.ready("http", "tcp", "grpc", "extra")
         await it.until(lambda: "Unhealthy" in it.events("closed"), "Unhealthy")
         assert "connection refused" in it.events("closed")["Unhealthy"]
         assert not it.is_ready("closed")

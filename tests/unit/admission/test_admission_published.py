@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from published import APPS, NOT_MANIFESTS, REFUSED, SHARED, TOPOLOGIES, files
 
 from kmn.apiserver.admission import ClusterAdmission
 from kmn.cluster_spec import ClusterSpec
@@ -17,30 +18,7 @@ from kmn.k8s.errors import Invalid
 from kmn.k8s.manifests import ManifestError, load, load_manifests
 from kmn.k8s.objects import Object, resource_of
 
-SHARED = Path(__file__).parents[4] / "shared"
-APPS = SHARED / "apps"
-TOPOLOGIES = Path(__file__).parents[3] / "topologies"
 SPEC = ClusterSpec.default("test")
-
-# Files that hold no object that Kubernetes itself serves.
-NOT_MANIFESTS = {
-    "custom-default-backend.helm.values.yaml": "apiVersion and kind missing",
-    "kustomization.yaml": "kustomizations are not built",
-    "rule.yaml": 'no matches for kind "K8sBlockIngressPathType"',  # a custom resource
-    "template.yaml": 'no matches for kind "ConstraintTemplate"',
-}
-# Files with an object that the API server refuses: one on purpose, the others hold places for the reader to fill in.
-REFUSED = {
-    "vouch-proxy.yaml": "spec.template.spec.containers[0].env[0].value: must be a string, is true",
-    "oauth2-proxy.yaml": "spec.rules[0].host",  # __INGRESS_HOST__
-    "ssl-dh-param.yaml": "data[dhparam.pem]: must be base64",
-    "ingress-with-tls.yaml": "spec.rules[0].host",  # registry.<your domain>
-    "ingress-without-tls.yaml": "spec.rules[0].host",
-}
-
-
-def files() -> list[Path]:
-    return sorted(path for path in APPS.rglob("*") if path.suffix in (".yaml", ".yml", ".json"))
 
 
 def admit(obj: Object, admission: ClusterAdmission | None = None, old: Object | None = None) -> Object:

@@ -237,6 +237,14 @@ def test_a_watch_is_closed_from_another_thread(rest: RestClient) -> None:
     assert seen == []
 
 
+def test_a_watch_that_is_closed_between_two_events_is_at_its_end(rest: RestClient) -> None:
+    watch = rest.watch(CONFIGMAPS, rest.list(CONFIGMAPS).resource_version)
+    rest.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}})
+    assert next(watch).type == "ADDED"
+    watch.close()
+    assert list(watch) == []
+
+
 class Mirror:
     """What a reflector tells, kept as a map, with a way to wait for it."""
 

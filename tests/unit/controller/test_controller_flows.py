@@ -64,9 +64,9 @@ def test_every_bridge() -> None:
         f"table=32, priority=100,tcp actions={dnat('169.254.169.253:1')}",
         f"table=32, priority=100,sctp actions={dnat('169.254.169.253:1')}",
         f"table=32, priority=100,udp actions={dnat('169.254.169.253:1')}",
-        "table=52, priority=60,ip,nw_dst=127.0.0.0/8 actions=drop",
-        "table=52, priority=60,ip,nw_dst=169.254.0.0/16 actions=drop",
-        "table=52, priority=60,ip,nw_dst=224.0.0.0/3 actions=drop",
+        "table=52, priority=235,ip,nw_dst=127.0.0.0/8 actions=drop",
+        "table=52, priority=235,ip,nw_dst=169.254.0.0/16 actions=drop",
+        "table=52, priority=235,ip,nw_dst=224.0.0.0/3 actions=drop",
         "table=52, priority=50,ip,in_port=1 actions=drop",
         "table=76, priority=200,ct_mark=0x1/0x1,ip actions=goto_table:84",
         "table=76, priority=100,ip actions=ct(commit,zone=1,exec(set_field:0x1/0x1->ct_mark)),goto_table:84",
@@ -93,6 +93,7 @@ def test_node_without_pods() -> None:
         "table=8, priority=100,ip,nw_dst=172.18.0.2 actions=ct(table=12,zone=2,nat)",
         "table=28, priority=195,ip,nw_dst=172.18.0.2 actions=goto_table:30",
         "table=52, priority=100,ip,nw_dst=10.244.1.0/24 actions=drop",
+        f"table=52, priority=230,ip,nw_ttl=1 actions={host},set_field:0/0x2->reg0,set_field:0x2->reg2,goto_table:76",
         (
             "table=52, priority=40,ip actions=set_field:0a:00:00:00:01:02->eth_src,"
             "set_field:0a:00:00:00:01:03->eth_dst,dec_ttl,set_field:0x1->reg2,goto_table:76"
@@ -110,12 +111,12 @@ def test_node_without_pods() -> None:
         *(f"table=0, priority=100,{from_host},nw_src={address} actions=goto_table:8" for address in own),
         *(f"table=4, priority=200,arp,in_port=2,arp_tpa={address} actions=drop" for address in own),
         *(
-            f"table=52, priority=200,ip,nw_dst={address} actions={host},set_field:0/0x2->reg0,"
+            f"table=52, priority=240,ip,nw_dst={address} actions={host},set_field:0/0x2->reg0,"
             "set_field:0x2->reg2,goto_table:76"
             for address in own
         ),
         *(
-            f"table=52, priority=210,ip,in_port=2,nw_dst={address} actions={host},set_field:0x1/0x1->reg0,goto_table:76"
+            f"table=52, priority=250,ip,in_port=2,nw_dst={address} actions={host},set_field:0x1/0x1->reg0,goto_table:76"
             for address in own
         ),
     }

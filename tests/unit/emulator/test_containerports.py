@@ -37,6 +37,18 @@ def test_port_sets() -> None:
     }
 
 
+def test_a_container_listens_where_its_probes_ask() -> None:
+    web = pod()
+    web["spec"]["containers"][1] |= {
+        "readinessProbe": {"httpGet": {"port": 10254, "path": "/healthz"}},
+        "livenessProbe": {"tcpSocket": {"port": "80"}},  # "a" has it
+        "startupProbe": {"httpGet": {"port": 9, "host": "10.0.0.1"}},  # not here
+    }
+    web["spec"]["containers"][0]["readinessProbe"] = {"grpc": {"port": 9000}}
+    assert port_sets(web, [])["a"] == (("TCP", 80), ("TCP", 9000))
+    assert port_sets(web, [])["b"] == (("UDP", 53), ("TCP", 80), ("TCP", 10254))
+
+
 def test_ports_of_real_programs_are_left_to_them() -> None:
     web = pod()
     web["metadata"]["annotations"] = {"kmn.io/program": "dns"}
