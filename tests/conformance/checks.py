@@ -276,7 +276,7 @@ CHECKS: dict[str, Callable[[Checks, dict[str, Any]], None]] = {
 
 
 def _is(outcome: Outcome, backend: str) -> bool:
-    """Whether an answer is from ``ns/pod``, ``ns/pod:port`` or ``external:host``. Over UDP a pod tells its name alone."""
+    """Whether an answer is from ``ns/pod``, ``ns/pod:port`` or ``external:host``. UDP tells the name alone."""
     name, _, port = backend.partition(":")
     if name == "external":
         return outcome.backend in (backend, port)
