@@ -7,6 +7,7 @@ the folder is ``shared/conformance`` beside the repository. The formats are desc
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 __all__ = ["DEFAULT_FOLDER", "Case", "folder_of", "load", "parametrize"]
 
 Case = dict[str, Any]
+Reasons = Callable[[Case, dict[str, Any]], str | None]
 
 DEFAULT_FOLDER = Path(__file__).parents[3] / "shared" / "conformance"
 
@@ -33,8 +35,8 @@ def load(config: pytest.Config, name: str) -> dict[str, Any]:
     return data
 
 
-def parametrize(metafunc: pytest.Metafunc, argument: str, name: str, key: str, reasons: Any) -> None:
-    """One test for each case of a file; ``reasons(case)`` says why a case cannot pass yet, or None.
+def parametrize(metafunc: pytest.Metafunc, argument: str, name: str, key: str, reasons: Reasons) -> None:
+    """One test for each case of a file; ``reasons(case, data)`` says why a case cannot pass yet, or None.
 
     Without the file there is one test, which is skipped and says so: cases are never left out in silence.
     """
@@ -45,7 +47,7 @@ def parametrize(metafunc: pytest.Metafunc, argument: str, name: str, key: str, r
         return
     found = []
     for case in data.get(key, ()):
-        why = reasons(case)
+        why = reasons(case, data)
         marks = [pytest.mark.xfail(reason=why, strict=True)] if why else []
         found.append(pytest.param(case, id=case["id"], marks=marks))
     metafunc.parametrize(argument, found)

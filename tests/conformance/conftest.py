@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from actions import Actions
 from emulation import Emulation
-from outside import Servers
+from outside import UPSTREAM_NAMES, Servers
 
 from kmn import Cluster
 
@@ -16,6 +16,7 @@ _SPEC = {
     "nodes": [{"name": "n1"}, {"name": "n2"}],
     "internet": {"hosts": [{"name": "e1"}, {"name": "e2"}]},
     "probes": {"initialDelay": "0s"},
+    "dns": {"upstreams": ["e1"]},
 }
 
 
@@ -30,8 +31,10 @@ def running() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
+def servers(running: Cluster) -> Iterator[Servers]:
     servers = Servers()
+    servers.names.update(UPSTREAM_NAMES)
+    servers.serve_dns(running.host("e1").netns)
     yield servers
     servers.close()
 

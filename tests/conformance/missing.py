@@ -5,6 +5,7 @@ A case that begins to pass fails the run, until its entry is removed here.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 __all__ = ["coredns", "dns", "services"]
@@ -29,10 +30,10 @@ CASES: dict[str, str] = {
 # … but these need nothing of what is missing.
 PASSING = {"svc-46", "svc-58", "svc-60", "svc-68"}
 
-_COREDNS_TAGS = {"ipv6": "the IPv6 objects that these queries ask for were left out of the data"}
+_IPV6_LEFT_OUT = "the IPv6 objects that these queries ask for were left out of the data"
 
 
-def services(case: dict[str, Any]) -> str | None:
+def services(case: dict[str, Any], _: dict[str, Any]) -> str | None:
     if case["id"] in CASES:
         return CASES[case["id"]]
     if case["id"] in PASSING:
@@ -40,9 +41,13 @@ def services(case: dict[str, Any]) -> str | None:
     return next((TAGS[tag] for tag in case.get("tags", ()) if tag in TAGS), None)
 
 
-def coredns(case: dict[str, Any]) -> str | None:
-    return next((_COREDNS_TAGS[tag] for tag in case.get("tags", ()) if tag in _COREDNS_TAGS), None)
+def coredns(case: dict[str, Any], data: dict[str, Any]) -> str | None:
+    """CoreDNS' own objects are not all there: Services with IPv6 addresses are not."""
+    there = {obj["metadata"]["name"] for obj in data["objects"]}
+    services = re.findall(r"([\w-]+)\.testns\.svc\.", case["query"]["name"])
+    absent = case["expect"]["answers"] and not there.issuperset(services)
+    return _IPV6_LEFT_OUT if absent or "ipv6" in case.get("tags", ()) else None
 
 
-def dns(case: dict[str, Any]) -> str | None:
+def dns(case: dict[str, Any], _: dict[str, Any]) -> str | None:
     return CASES.get(case["id"])

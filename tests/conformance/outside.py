@@ -15,7 +15,10 @@ import dnslib
 
 from kmn.emulator import netns
 
-__all__ = ["Servers"]
+__all__ = ["UPSTREAM_NAMES", "Servers"]
+
+# What the upstream of the cluster's DNS knows: names that the cases take for known.
+UPSTREAM_NAMES = {"www.example.com.": "203.0.113.80", "ext.interwebs.test.": "1.2.3.4"}
 
 
 class Servers:
