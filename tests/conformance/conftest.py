@@ -16,7 +16,7 @@ _SPEC = {
     "nodes": [{"name": "n1"}, {"name": "n2"}],
     "internet": {"hosts": [{"name": "e1"}, {"name": "e2"}]},
     "probes": {"initialDelay": "0s"},
-    "dns": {"upstreams": ["e1"]},
+    "dns": {"upstreams": ["e1"], "stubDomains": {"corp.test": ["e2"]}},
 }
 
 
@@ -33,8 +33,7 @@ def running() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def servers(running: Cluster) -> Iterator[Servers]:
     servers = Servers()
-    servers.names.update(UPSTREAM_NAMES)
-    servers.serve_dns(running.host("e1").netns)
+    servers.serve_dns(running.host("e1").netns, UPSTREAM_NAMES)
     yield servers
     servers.close()
 

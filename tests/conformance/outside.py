@@ -27,7 +27,7 @@ class Servers:
     def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
         self._open: set[tuple[str, int, str]] = set()
-        self.names: dict[str, str] = {}  # absolute names that the DNS servers know, and their addresses
+        self.asked: list[str] = []  # names that the DNS servers were asked for
 
     def serve(self, name: str, namespace: str, port: int, protocol: str) -> None:
         """Answer on a port of a host as an emulated container does, unless somebody does already."""
@@ -46,10 +46,10 @@ class Servers:
             if error.errno != 98:  # EADDRINUSE: the emulated host itself answers there
                 raise
 
-    def serve_dns(self, namespace: str) -> None:
-        """Answer for ``names`` on UDP port 53 of a host."""
+    def serve_dns(self, namespace: str, names: Mapping[str, str]) -> None:
+        """Answer for absolute names and their addresses on UDP port 53 of a host."""
         sock = self._bound(namespace, socket.SOCK_DGRAM, 53)
-        self._run(lambda: _serve_udp(sock, lambda data, _: _resolve(self.names, data)))
+        self._run(lambda: _serve_udp(sock, lambda data, _: _resolve(names, data, self.asked)))
 
     def close(self) -> None:
         for sock in self._sockets:
@@ -88,9 +88,10 @@ def _command(name: str, data: bytes, client: tuple[str, int]) -> bytes:
     return {b"hostname": name.encode(), b"clientip": f"{client[0]}:{client[1]}".encode()}.get(data.strip(), data)
 
 
-def _resolve(names: Mapping[str, str], data: bytes) -> bytes:
+def _resolve(names: Mapping[str, str], data: bytes, asked: list[str]) -> bytes:
     reply = dnslib.DNSRecord.parse(data).reply()
     name = str(reply.q.qname).lower()
+    asked.append(name)
     if name not in names:
         reply.header.rcode = dnslib.RCODE.NXDOMAIN
     elif reply.q.qtype == dnslib.QTYPE.A:
