@@ -76,7 +76,7 @@ def matches(reply: Reply, expect: dict[str, Any], upstream: dict[str, str] | Non
     """Why an answer is not what ``expect`` says; empty if it is."""
     known = {"rcode", "a", "aaaa", "srv", "ptr", "cname", "txt", "answers", "or_nodata", "a_if_upstream_knows"}
     assert not set(expect) - known, f"unknown words of expect: {sorted(set(expect) - known)}"
-    wanted = expect.get("rcode", "NOERROR")
+    wanted = expect.get("rcode", reply.rcode)
     allowed = [wanted] if isinstance(wanted, str) else wanted
     nodata = reply.rcode == "NOERROR" and not reply.answers
     if reply.rcode not in allowed and not (expect.get("or_nodata") and nodata):
