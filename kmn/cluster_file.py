@@ -7,6 +7,7 @@ nothing leads to and the like are checked here; all errors are told at once, by 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,7 +17,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from kmn.cluster_spec import ClusterSpec, FabricLink, Link, NatSpec, NodeSpec, OutsideHost
+from kmn.cluster_spec import ClusterSpec, DnsSpec, FabricLink, Link, NatSpec, NodeSpec, OutsideHost
 from kmn.k8s.errors import FieldError
 from kmn.k8s.schema import Report, Schemas, did_you_mean
 from kmn.k8s.yaml import YamlError, parse_documents
@@ -35,6 +36,9 @@ _NETWORKS = {
 }
 _RESERVED = {"loopback": "127.0.0.0/8", "link-local": "169.254.0.0/16", "multicast": "224.0.0.0/4"}
 _LARGEST_SERVICE_NETWORK = 12  # prefix length; kube-apiserver's limit as well
+
+
+_DOMAIN = re.compile(r"([a-z0-9_]([-a-z0-9_]*[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]*[a-z0-9])?\.?")
 
 
 class ClusterFileError(Exception):
@@ -117,6 +121,7 @@ class _Reader:
             service_cidr=networks["serviceCIDR"],
             node_cidr=networks["nodeCIDR"],
             cluster_domain=self.spec.get("clusterDomain", "cluster.local"),
+            dns=self.dns(hosts),
             datapath=self.spec.get("datapath", "auto"),
             routers=routers,
             fabric_links=fabric_links,
@@ -339,6 +344,36 @@ class _Reader:
         for name in sorted(host_names & (node_names | set(routers))):
             other = "node" if name in node_names else "router"
             self.wrong("internet.hosts", f'"{name}" is the name of a host and of a {other}: use another name for one')
+
+    def dns(self, hosts: tuple[OutsideHost, ...]) -> DnsSpec:
+        """Servers are outside hosts by name, or addresses. The first outside host is the default."""
+        entry = self.spec.get("dns") or {}
+        first = [host.name for host in hosts[:1]]
+        stubs: dict[str, tuple[IPv4Address, ...]] = {}
+        cluster_domain = self.spec.get("clusterDomain", "cluster.local")
+        for domain, servers in (entry.get("stubDomains") or {}).items():
+            path = f"dns.stubDomains[{domain}]"
+            if not _DOMAIN.fullmatch(domain.lower()):
+                self.wrong(path, f'"{domain}" is no DNS domain: write one such as corp.example')
+            if f".{cluster_domain}".endswith(f".{domain.strip('.').lower()}"):
+                self.wrong(path, f"{cluster_domain} lies in it, and is this cluster's own: use another domain")
+            stubs[domain] = self.servers(path, servers, hosts)
+        return DnsSpec(
+            upstreams=self.servers("dns.upstreams", entry.get("upstreams", first), hosts),
+            stub_domains=stubs,
+            pod_records=entry.get("podRecords", "insecure"),
+        )
+
+    def servers(self, path: str, names: list[str], hosts: tuple[OutsideHost, ...]) -> tuple[IPv4Address, ...]:
+        known = {host.name: host.address for host in hosts}
+        found = []
+        for index, name in enumerate(names):
+            try:
+                found.append(known[name] if name in known else IPv4Address(name))
+            except ValueError:
+                hint = did_you_mean(name, known) or f"; outside hosts are {', '.join(known) or 'none'}"
+                self.wrong(f"{path}[{index}]", f'"{name}" is neither an IPv4 address nor an outside host{hint}')
+        return tuple(found)
 
     # --- the rest -----------------------------------------------------------------------------------------------
 

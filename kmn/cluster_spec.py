@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from kmn.units import format_bandwidth, format_duration
 
-__all__ = ["ClusterSpec", "FabricLink", "Link", "NatSpec", "NodeSpec", "OutsideHost"]
+__all__ = ["ClusterSpec", "DnsSpec", "FabricLink", "Link", "NatSpec", "NodeSpec", "OutsideHost"]
 
 API_VERSION = "kmn.io/v1"
 KIND = "Cluster"
@@ -76,6 +76,15 @@ class NatSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsSpec:
+    """The cluster's DNS server, beyond the cluster's own names."""
+
+    upstreams: tuple[IPv4Address, ...] = ()  # servers for all names outside; nodes ask them, too
+    stub_domains: dict[str, tuple[IPv4Address, ...]] = field(default_factory=dict)  # domain: its servers
+    pod_records: Literal["insecure", "verified", "disabled"] = "insecure"
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSpec:
     """A whole cluster. Every field has its final value: defaults and ``count`` are resolved."""
 
@@ -86,6 +95,7 @@ class ClusterSpec:
     service_cidr: IPv4Network = IPv4Network("10.96.0.0/12")
     node_cidr: IPv4Network = IPv4Network("172.18.0.0/16")
     cluster_domain: str = "cluster.local"
+    dns: DnsSpec = DnsSpec()
     datapath: Literal["auto", "system", "netdev"] = "auto"
     routers: tuple[str, ...] = ("fabric",)
     fabric_links: tuple[FabricLink, ...] = ()
@@ -148,6 +158,7 @@ class ClusterSpec:
             "nodeCIDRMaskSize": self.node_pod_prefix,
             "serviceCIDR": str(self.service_cidr),
             "clusterDomain": self.cluster_domain,
+            "dns": _dns_object(self.dns),
             "datapath": self.datapath,
             "fabric": {
                 "routers": list(self.routers),
@@ -178,6 +189,15 @@ class ClusterSpec:
         if self.initial_delay is not None:
             spec["probes"] = {"initialDelay": format_duration(self.initial_delay)}
         return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": self.name}, "spec": spec}
+
+
+def _dns_object(dns: DnsSpec) -> dict[str, Any]:
+    stubs = {domain: [str(server) for server in servers] for domain, servers in dns.stub_domains.items()}
+    return {
+        "upstreams": [str(server) for server in dns.upstreams],
+        "podRecords": dns.pod_records,
+        **_present(stubDomains=stubs),
+    }
 
 
 def _node_object(node: NodeSpec) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from kmn.k8s.resources import (
     Resource,
 )
 
-__all__ = ["NotReady", "Problem", "Progress", "Snapshot", "problems", "wait_ready"]
+__all__ = ["NotReady", "Problem", "Progress", "Snapshot", "problems", "take", "wait_ready"]
 
 _WORKLOADS = (DEPLOYMENTS, STATEFULSETS, DAEMONSETS, JOBS, REPLICASETS, REPLICATIONCONTROLLERS)
 _OBSERVED: dict[str, Resource] = {r.plural: r for r in (NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES)}
@@ -133,7 +133,7 @@ def wait_ready(
     begin = time.monotonic()
     while True:
         at = time.monotonic()
-        snapshot = _take(client)
+        snapshot = take(client)
         missing = problems(snapshot)
         if on_progress is not None:
             on_progress(snapshot.progress())
@@ -146,7 +146,7 @@ def wait_ready(
         time.sleep(max(_SHORTEST_PAUSE, min(_PAUSE_RATIO * took, begin + timeout - time.monotonic())))
 
 
-def _take(client: Client) -> Snapshot:
+def take(client: Client) -> Snapshot:
     """The small lists first: as long as they tell that something is missing, a large one is read for progress only."""
     lists = {resource.plural: client.list(resource) for resource in (*_WORKLOADS, *_OBSERVED.values())}
     try:

@@ -8,6 +8,10 @@ import pytest
 from published import SHARED
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cases", metavar="DIR", help="folder of the conformance cases (services/cases.json, dns/…)")
+
+
 @pytest.fixture(scope="session")
 def apps() -> Path:
     """The folder of published applications, or a skip that says what was not tried."""

@@ -1,6 +1,6 @@
 """Asking upstream, from inside a pod's namespace, so that the question crosses the emulated network.
 
-Each upstream is tried in order, with a little time; nothing is kept of the answers (CoreDNS would, for 30 seconds).
+Each upstream is tried in order, with a little time. Answers are kept for a while (see ``kmn.dns.cache``).
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import time
 from functools import partial
 
 import dnslib
 
 from kmn.dns.answer import Rcode
+from kmn.dns.cache import ReplyCache
 from kmn.dns.sockets import PORT, in_netns, udp_client
 
 __all__ = ["Forwarder", "UpstreamError"]
@@ -32,9 +34,13 @@ class Forwarder:
         self._netns = netns
         self._port = port
         self._timeout = timeout
+        self._caches = (ReplyCache(), ReplyCache())  # UDP, TCP
 
     async def ask(self, packet: bytes, upstreams: tuple[str, ...], *, tcp: bool = False) -> bytes:
         """The first reply, with the id of ``packet``. Raises UpstreamError when none of them answers."""
+        cache = self._caches[tcp]
+        if (known := cache.get(packet, time.monotonic())) is not None:
+            return known
         failures = []
         for upstream in upstreams:
             # An id of our own and a fresh source port, so that nobody who did not see the question can answer it.
@@ -47,6 +53,7 @@ class Forwarder:
             except (OSError, EOFError) as error:
                 failures.append(f"{upstream}: {error or type(error).__name__}")
             else:
+                cache.put(packet, reply, time.monotonic())
                 return packet[:2] + reply[2:]
         raise UpstreamError("; ".join(failures))
 

@@ -47,8 +47,12 @@ def probed_ports(container: Object) -> list[Port]:
 
 
 def target_ports(service: Object) -> list[Port]:
-    """Ports of pods that a Service names by number. Named ones are declared by the containers themselves."""
-    found = ((port.get("protocol", "TCP"), port.get("targetPort", port["port"])) for port in service["spec"]["ports"])
+    """Ports of pods that a Service names by number. Named ones are declared by the containers themselves.
+
+    A headless Service may have no ports at all.
+    """
+    ports = service["spec"].get("ports") or ()
+    found = ((port.get("protocol", "TCP"), port.get("targetPort", port["port"])) for port in ports)
     return [(protocol, number) for protocol, number in found if isinstance(number, int)]
 
 

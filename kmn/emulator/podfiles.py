@@ -1,4 +1,4 @@
-"""The files that a kubelet writes into a pod: ``/etc/resolv.conf`` and ``/etc/hosts``, as text."""
+"""The files that a kubelet writes into a pod, ``/etc/resolv.conf`` and ``/etc/hosts``, and a node's own, as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from kmn.cluster_spec import ClusterSpec
 from kmn.k8s.objects import Object, name_of, namespace_of
 
-__all__ = ["hostname", "hosts", "resolv_conf"]
+__all__ = ["hostname", "hosts", "node_resolv_conf", "resolv_conf"]
 
 # glibc reads so many nameservers; the API refuses more.
 _MAX_NAMESERVERS = 3
@@ -17,6 +17,11 @@ _MAX_NAMESERVERS = 3
 def hostname(pod: Object) -> str:
     """``spec.hostname`` or the pod's name, cut to what the kernel takes."""
     return (pod["spec"].get("hostname") or name_of(pod))[:63].rstrip("-.")
+
+
+def node_resolv_conf(spec: ClusterSpec) -> str:
+    """Text of a node's resolv.conf: it asks outside, and knows nothing of the cluster's names."""
+    return "".join(f"nameserver {server}\n" for server in spec.dns.upstreams[:_MAX_NAMESERVERS])
 
 
 def resolv_conf(pod: Object, spec: ClusterSpec, node: str) -> str:

@@ -14,10 +14,14 @@ __all__ = [
     "PodFacts",
     "compute_status",
     "finished",
+    "finished_by_others",
     "qos_class",
     "restarts_after",
     "startable",
 ]
+
+
+_TERMINAL = ("Succeeded", "Failed")  # phases
 
 
 @dataclass(slots=True)
@@ -86,12 +90,18 @@ def finished(pod: Object, facts: PodFacts) -> bool:
     return any(state.state == "terminated" and not _succeeded(state) for state in states)
 
 
+def finished_by_others(pod: Object, facts: PodFacts) -> bool:
+    """Whether the pod is over by its phase and not by its containers: somebody else wrote the phase."""
+    return (pod.get("status") or {}).get("phase") in _TERMINAL and not finished(pod, facts)
+
+
 def compute_status(pod: Object, facts: PodFacts, now: str) -> dict[str, Any]:
     """``status`` of a pod. Addresses and conditions that others write stay as they are in ``pod``."""
     spec = pod["spec"]
     status = dict(pod.get("status") or {})
     inits = spec.get("initContainers") or []
-    status["phase"] = _phase(pod, facts)
+    if status.get("phase") not in _TERMINAL:  # whoever wrote it: no pod comes back from there
+        status["phase"] = _phase(pod, facts)
     status["startTime"] = facts.start_time
     status["qosClass"] = status.get("qosClass") or qos_class(pod)
     if inits:

@@ -13,7 +13,14 @@ from typing import Any, Protocol
 from kmn.emulator.containerports import is_sidecar, port_sets
 from kmn.emulator.model import PodPort
 from kmn.emulator.podprobes import check_of, not_emulated, probe_of, sctp_ports, seconds_of
-from kmn.emulator.podstatus import ContainerFacts, PodFacts, finished, restarts_after, startable
+from kmn.emulator.podstatus import (
+    ContainerFacts,
+    PodFacts,
+    finished,
+    finished_by_others,
+    restarts_after,
+    startable,
+)
 from kmn.emulator.runtime.protocol import Container, Health, Port, Ports, Probe, ProbeKind
 from kmn.k8s.dataplane import NETNS
 from kmn.k8s.events import EventType
@@ -97,6 +104,15 @@ class PodWorker:
             self._wind_down()
         if pod["metadata"].get("annotations") != before["metadata"].get("annotations"):
             self._switch()
+        if finished_by_others(pod, self.facts):
+            self._evict()
+
+    def _evict(self) -> None:
+        """Somebody else has declared the pod over: an eviction, for example."""
+        if not self.ended:
+            self._desk.event(self, "Normal", "Killing", f"Stopping pod: its phase is {self.pod['status']['phase']}")
+            self.finish()
+            self._desk.changed(self)
 
     def _switch(self) -> None:
         """Act on the annotations that make a pod fail."""

@@ -10,7 +10,7 @@ import shutil
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
@@ -23,6 +23,7 @@ from kmn.emulator.model import NodePlan, PodPort
 from kmn.emulator.netlink import LOOPBACK_INDEX, Netlink, NextHop, Request, Veth
 from kmn.emulator.ovs import BridgePlan, Port, Switch
 from kmn.emulator.ovsdb import OvsdbError
+from kmn.emulator.podfiles import node_resolv_conf
 from kmn.emulator.rules import through_bridge
 from kmn.emulator.space import Space
 from kmn.k8s.dataplane import GATEWAY_MAC, HOST_OFPORT, REJECT_IP, UPLINK_OFPORT, mac_of
@@ -139,6 +140,7 @@ class Underlay:
         log = self._paths.log / f"{plan.name}-ovs.log"
         switch = Switch(spec.name, plan.name, name, self._paths.ovs(plan.name), log, self._template)
         self._nodes[plan.name] = _Node(plan, space, switch)
+        self._write_etc(name, {"resolv.conf": node_resolv_conf(spec)})
         gateway = plan.pod_cidr[1]
         eth0 = Veth("eth0", mac_of(str(plan.address)), _ETH0)
         space.netlink.apply(
@@ -178,6 +180,7 @@ class Underlay:
             for pod in node.pods.values():
                 self._forget_pod(pod)
             node.space.close()
+            self._remove_etc(node.space.name)
             shutil.rmtree(self._paths.ovs(name), ignore_errors=True)
 
     def set_controllers(self, names: Iterable[str]) -> None:
@@ -244,7 +247,7 @@ class Underlay:
 
     def _make_pod(self, pod: PodPort, node: _Node) -> None:
         """The calling thread ends up in the pod's namespace."""
-        self._write_etc(pod)
+        self._write_etc(pod.netns, {"resolv.conf": pod.resolv_conf, "hosts": pod.hosts})
         try:
             netns.create(pod.netns)
         except FileExistsError:
@@ -334,17 +337,20 @@ class Underlay:
             node.pods.pop(pod.uid, None)
             self._forget_pod(pod)
 
-    def _write_etc(self, pod: PodPort) -> None:
-        folder = self._paths.etc(pod.netns)
+    def _write_etc(self, space: str, files: Mapping[str, str]) -> None:
+        folder = self._paths.etc(space)
         os.makedirs(folder, mode=0o755, exist_ok=True)
-        for name, text in (("resolv.conf", pod.resolv_conf), ("hosts", pod.hosts)):
+        for name, text in files.items():
             (folder / name).write_text(text)
-        netns.link_etc(pod.netns, folder)
+        netns.link_etc(space, folder)
+
+    def _remove_etc(self, space: str) -> None:
+        netns.unlink_etc(space)
+        shutil.rmtree(self._paths.etc(space), ignore_errors=True)
 
     def _forget_pod(self, pod: PodPort) -> None:
         netns.delete(pod.netns)
-        netns.unlink_etc(pod.netns)
-        shutil.rmtree(self._paths.etc(pod.netns), ignore_errors=True)
+        self._remove_etc(pod.netns)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

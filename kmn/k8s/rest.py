@@ -278,8 +278,12 @@ class Watch(Iterator[WatchEvent]):
             try:
                 return next(self._events)
             finally:
-                if self._closed:
-                    self._response.close()
+                self._release()
+
+    def _release(self) -> None:
+        """Close the connection if another thread asked for it in the meantime."""
+        if self._closed:
+            self._response.close()
 
     def __enter__(self) -> Watch:
         return self

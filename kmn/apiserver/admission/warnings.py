@@ -28,23 +28,8 @@ class _NoEffectYet(NamedTuple):
     text: str  # {} is the value
 
 
-def _host_ports(obj: Object) -> Iterator[int]:
-    for container in _pod_spec(obj).get("containers") or ():
-        yield from (port["hostPort"] for port in container.get("ports") or () if port.get("hostPort"))
-
-
-def _field(name: str, *values: str) -> Callable[[Object], Iterable[Any]]:
-    return lambda obj: [value for value in values if (obj.get("spec") or {}).get(name) == value]
-
-
 # What is built goes from here.
 _NO_EFFECT_YET = (
-    _NoEffectYet("Service", _field("type", "NodePort"), "spec.type: {}: only its ClusterIP works yet"),
-    _NoEffectYet("Service", _field("sessionAffinity", "ClientIP"), "spec.sessionAffinity: {}: has no effect yet"),
-    *(
-        _NoEffectYet(kind, _host_ports, "hostPort: {}: has no effect yet: the port is open at the pod's address only")
-        for kind in _POD_SPECS
-    ),
     _NoEffectYet("NetworkPolicy", lambda _: [""], "has no effect yet: nothing is blocked{}"),
     _NoEffectYet("Ingress", lambda _: [""], "has no effect yet: nothing serves it{}"),
 )

@@ -15,7 +15,7 @@ from kmn.k8s.dataplane import PROGRAM
 
 def test_defaults_are_those_of_the_cluster_file() -> None:
     spec = ClusterSpec.default("demo")
-    assert DnsConfig.from_cluster(spec.to_object()) == DnsConfig()
+    assert DnsConfig.from_cluster(spec.to_object()) == DnsConfig(upstreams=("203.0.113.10",))  # the first outside host
     assert (f"{spec.cluster_domain}.", (spec.pod_cidr, spec.service_cidr)) == (DnsConfig().domain, DnsConfig().networks)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kmn.emulator.containerports import ServiceIndex, named_port, port_sets
+from kmn.emulator.containerports import ServiceIndex, named_port, port_sets, target_ports
 from kmn.k8s.objects import Key
 
 
@@ -47,6 +47,10 @@ def test_a_container_listens_where_its_probes_ask() -> None:
     web["spec"]["containers"][0]["readinessProbe"] = {"grpc": {"port": 9000}}
     assert port_sets(web, [])["a"] == (("TCP", 80), ("TCP", 9000))
     assert port_sets(web, [])["b"] == (("UDP", 53), ("TCP", 80), ("TCP", 10254))
+
+
+def test_a_headless_service_may_have_no_ports() -> None:
+    assert target_ports({"spec": {"clusterIP": "None", "selector": {"app": "web"}}}) == []
 
 
 def test_ports_of_real_programs_are_left_to_them() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kmn.cluster_spec import ClusterSpec, NodeSpec
-from kmn.emulator.podfiles import hosts, resolv_conf
+from kmn.emulator.podfiles import hosts, node_resolv_conf, resolv_conf
 
 SPEC = ClusterSpec("he", (NodeSpec("n1", IPv4Address("172.18.0.2")),))
 NODE = "search lan\nnameserver 192.0.2.1\noptions rotate\n"
@@ -57,3 +57,7 @@ def test_hosts_with_subdomain_and_aliases() -> None:
         "# Entries added by HostAliases.",
         "192.0.2.7\ta\tb",
     ]
+
+
+def test_nodes_ask_outside() -> None:
+    assert node_resolv_conf(ClusterSpec.default("demo")) == "nameserver 203.0.113.10\n"

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from kmn.emulator.podstatus import PodFacts, compute_status, finished, qos_class, restarts_after, startable
+from kmn.emulator.podstatus import (
+    PodFacts,
+    compute_status,
+    finished,
+    finished_by_others,
+    qos_class,
+    restarts_after,
+    startable,
+)
 
 NOW = "2030-01-01T00:00:00Z"
 LATER = "2030-01-01T00:00:09Z"
@@ -109,6 +117,19 @@ def test_a_pod_that_is_over(codes: tuple[int, int], phase: str, reason: str) -> 
     assert finished(obj, facts)
     status = compute_status(obj, facts, NOW)
     assert (status["phase"], conditions(status)["Ready"]) == (phase, ("False", reason))
+
+
+def test_a_phase_that_somebody_else_wrote_is_kept() -> None:
+    obj = pod()
+    facts = facts_of(obj)
+    run(facts, "a", "b")
+    assert not finished_by_others(obj, facts)
+    obj["status"]["phase"] = "Failed"
+    assert finished_by_others(obj, facts)
+    end(facts, "a")
+    end(facts, "b")  # which a restart policy of Always would start again
+    status = compute_status(obj, facts, NOW)
+    assert (status["phase"], conditions(status)["Ready"]) == ("Failed", ("False", "PodFailed"))
 
 
 def test_turns_of_init_containers() -> None:

@@ -58,6 +58,7 @@ FULL: dict[str, Any] = {
         "loadBalancers": "203.0.113.0/24",
         "hosts": [{"name": "e1"}, {"name": "e2", "address": "192.0.2.10", "link": {"loss": 1}, "dns": False}],
     },
+    "dns": {"upstreams": ["e2", "192.0.2.99"], "stubDomains": {"corp.test": ["e1"]}, "podRecords": "verified"},
     "probes": {"initialDelay": "0s"},
 }
 
@@ -97,6 +98,20 @@ def test_the_object_is_a_cluster_file_again(spec: dict[str, Any] | None) -> None
     jsonschema.Draft202012Validator(SCHEMA).validate(obj)
     obj["metadata"].update(uid="1", resourceVersion="5")
     assert ClusterSpec.from_object(obj) == before
+
+
+def test_dns_servers_are_hosts_by_name_or_addresses() -> None:
+    dns = parsed(FULL).dns
+    assert [str(server) for server in dns.upstreams] == ["192.0.2.10", "192.0.2.99"]
+    assert dns.stub_domains == {"corp.test": (parsed(FULL).outside_hosts[0].address,)}
+    assert dns.pod_records == "verified"
+
+
+def test_names_outside_are_the_first_outside_hosts_to_answer() -> None:
+    spec = parsed({"internet": {"hosts": [{"name": "x"}, {"name": "y"}]}})
+    assert spec.dns.upstreams == (spec.outside_hosts[0].address,)
+    assert parsed({"internet": {"hosts": []}}).dns.upstreams == ()
+    assert parsed({"dns": {"upstreams": []}}).dns.upstreams == ()
 
 
 def test_count_goes_on_with_the_numbers_and_skips_names_in_use() -> None:
@@ -186,6 +201,12 @@ def test_count_goes_on_with_the_numbers_and_skips_names_in_use() -> None:
         ({"nodes": [{"name": "fabric"}]}, 'spec.nodes: "fabric" is the name of a node and of a router'),
         ({"manifests": ["absent.yaml"]}, "spec.manifests[0]: absent.yaml: no such file or directory"),
         ({"manifests": ["https://x/y.yaml"]}, "spec.manifests[0]: https://x/y.yaml: addresses are not fetched"),
+        ({"dns": {"upstreams": ["e3"]}}, 'spec.dns.upstreams[0]: "e3" is neither an IPv4 address nor an outside host'),
+        ({"dns": {"stubDomains": {"a b": ["e1"]}}}, 'spec.dns.stubDomains[a b]: "a b" is no DNS domain'),
+        (
+            {"dns": {"stubDomains": {"local": ["e1"]}}},
+            "spec.dns.stubDomains[local]: cluster.local lies in it, and is this cluster's own: use another domain",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_by_field_and_remedy(spec: dict[str, Any], told: str) -> None:
