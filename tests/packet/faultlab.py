@@ -176,13 +176,17 @@ def switch_pid(cluster: Cluster, bridge: str, program: str) -> int:
 
 
 def flows(cluster: Cluster, bridge: str) -> list[str]:
-    """Flows and groups of a bridge, without counters."""
+    """Flows and groups of a bridge, without counters, and without what it learned by itself (session affinity)."""
     lines: list[str] = []
     for command in (["dump-flows", "--no-stats", "br0"], ["dump-groups", "br0"]):
         argv = ovs_argv(cluster.paths.ovs(bridge), "ofctl", command)
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        lines += sorted(line.strip() for line in done.stdout.splitlines() if "=" in line and "xid=" not in line)
+        lines += sorted(line.strip() for line in done.stdout.splitlines() if _is_entry(line))
     return lines
+
+
+def _is_entry(line: str) -> bool:
+    return "=" in line and "xid=" not in line and "_timeout=" not in line
 
 
 def ready_nodes(cluster: Cluster) -> set[str]:

@@ -52,7 +52,7 @@ def with_ports(*ports: str, name: str = "c") -> str:
 
 def refused(*args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
     """What ``kmn up`` says when it refuses; nothing is left then."""
-    done = kmn("up", *args, "--detach", "--timeout", "3", env=env, cwd=cwd)
+    done = kmn("up", *args, "--detach", "--timeout", "8", env=env, cwd=cwd)
     assert done.returncode == 1, (done.stdout, done.stderr)
     assert done.stdout == ""
     assert done.stderr.startswith("kmn: ")
@@ -247,7 +247,7 @@ def test_a_full_pod_network_is_said_and_room_is_used(tmp_path: Path) -> None:
         f"spec: {{containers: [{CONTAINER}]}}}}}}\n"
     )
     manifest.write_text(text)
-    up = kmn("up", str(tmp_path / "cluster.yaml"), "-f", str(manifest), "--detach", "--timeout", "2")
+    up = kmn("up", str(tmp_path / "cluster.yaml"), "-f", str(manifest), "--detach", "--timeout", "8")
     assert up.returncode == 1
     reason = "0/1 nodes are available: 1 Too many pods (a node's podCIDR has addresses for 13)."
     lines = [line.split(maxsplit=3) for line in up.stderr.splitlines() if line.startswith("pod ")]
@@ -269,7 +269,7 @@ def test_a_port_that_two_containers_of_a_pod_want(tmp_path: Path) -> None:
     file = tmp_path / "pod.yaml"
     port = "{containerPort: 80}"
     file.write_text(pod(with_ports(port) + ", " + with_ports(port, name="d")))
-    up = kmn("up", "--name", NAME, "-f", str(file), "--detach", "--timeout", "2")
+    up = kmn("up", "--name", NAME, "-f", str(file), "--detach", "--timeout", "8")
     assert up.returncode == 1
     assert (
         "Warning: Pod default/client: spec.containers[1].ports[0]: TCP port 80 is given twice, here and in "
@@ -285,7 +285,7 @@ def test_a_host_port_that_two_pods_of_a_node_want(tmp_path: Path) -> None:
     port = with_ports("{containerPort: 80, hostPort: 8080}")
     selector = "{kubernetes.io/hostname: n1}"
     file.write_text(pod(port, "a", nodeSelector=selector) + "---\n" + pod(port, "b", nodeSelector=selector))
-    up = kmn("up", "--name", NAME, "-f", str(file), "--detach", "--timeout", "2")
+    up = kmn("up", "--name", NAME, "-f", str(file), "--detach", "--timeout", "8")
     assert up.returncode == 1
     assert "1 node(s) didn't have free ports for the requested pod ports (hostPort TCP 8080)" in up.stderr
     assert "1 problem\n" in up.stderr

@@ -70,6 +70,11 @@ def answering(client: Machine, port: int = 80) -> set[str]:
     return {getattr(answer, "pod", type(answer).__name__) for answer in answers}
 
 
+def settled(client: Machine, pods: set[str]) -> None:
+    """Open vSwitch looks through its cached flows some milliseconds after it has taken a change of its tables."""
+    eventually(lambda: answering(client) == pods, f"{pods} answer, and no others")
+
+
 def wait(cluster: Cluster, check: Callable[[], bool], what: str) -> None:
     eventually(check, what)
     cluster.wait_ready()
@@ -125,13 +130,13 @@ def test_rollout_of_a_change_and_back(cluster: Cluster, client: Machine) -> None
     cluster.wait_ready()
     after = web_pods(cluster)
     assert not before & after
-    assert answering(client) == after
+    settled(client, after)
     cluster.kubectl("rollout", "undo", "deployment/web")
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
     cluster.wait_ready()
     images = cluster.kubectl("get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].spec.containers[*].image}")
     assert set(images.split()) == {"example.com/web:1"}
-    assert answering(client) == web_pods(cluster)
+    settled(client, web_pods(cluster))
 
 
 def test_no_connection_fails_while_pods_are_replaced(cluster: Cluster, client: Machine) -> None:

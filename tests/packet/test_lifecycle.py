@@ -148,7 +148,7 @@ def test_up_in_the_foreground_reads_the_cli_and_takes_the_cluster_down(pod_file:
 def test_what_is_not_ready_is_said_and_stays_for_inspection(tmp_path: Path) -> None:
     file = tmp_path / "pod.yaml"
     file.write_text(UNSCHEDULABLE)
-    up = kmn("up", "--name", NAME, "-f", str(file), "--detach", "--timeout", "3")
+    up = kmn("up", "--name", NAME, "-f", str(file), "--detach", "--timeout", "8")
     assert up.returncode == 1
     assert "pod default/client" in up.stderr
     assert "Unschedulable" in up.stderr
