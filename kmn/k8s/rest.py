@@ -268,22 +268,18 @@ class Watch(Iterator[WatchEvent]):
     def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
         self._response = response
         self._events = self._read()
-        self._closed = False
+        self._closed = threading.Event()
         self._reading = threading.Lock()  # held while a thread waits for the next event
 
     def __next__(self) -> WatchEvent:
         with self._reading:
-            if self._closed:
+            if self._closed.is_set():
                 raise StopIteration
             try:
                 return next(self._events)
             finally:
-                self._release()
-
-    def _release(self) -> None:
-        """Close the connection if another thread asked for it in the meantime."""
-        if self._closed:
-            self._response.close()
+                if self._closed.is_set():
+                    self._response.close()
 
     def __enter__(self) -> Watch:
         return self
@@ -293,7 +289,7 @@ class Watch(Iterator[WatchEvent]):
 
     def close(self) -> None:
         """Stop reading, also in a thread that is waiting for the next event now."""
-        self._closed = True
+        self._closed.set()
         try:
             self._response.shutdown()  # wakes the reader; closing alone would not
         except (OSError, ValueError, RuntimeError):
@@ -311,7 +307,7 @@ class Watch(Iterator[WatchEvent]):
                     if line:
                         yield _event(line)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            if not self._closed:
+            if not self._closed.is_set():
                 raise ApiError(503, "ServiceUnavailable", f"the watch was cut off: {error}") from error
         finally:
             self._response.close()
