@@ -370,7 +370,10 @@ def _pod_requests(pod: PodPort) -> list[Request]:
     return [
         netlink.link_up(LOOPBACK_INDEX),
         netlink.link_up(_ETH0),
-        netlink.address_add(_ETH0, pod.address.ip, pod.address.network.prefixlen),
+        # Everything by way of the gateway, whose MAC is known: the kernel has room for 1,024 neighbours that it asks
+        # for, in all namespaces together (net.ipv4.neigh.default.gc_thresh3). Beyond, packets are lost.
+        netlink.address_add(_ETH0, pod.address.ip, pod.address.network.prefixlen, on_link=False),
+        netlink.neighbour_add(_ETH0, pod.gateway, GATEWAY_MAC),
         netlink.route_add(_DEFAULT, [NextHop(_ETH0, pod.gateway)]),
         *shaping.egress(_ETH0, pod.link),
         *shaping.ingress(_ETH0, pod.link, "ifb", _IFB),

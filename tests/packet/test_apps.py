@@ -6,6 +6,7 @@ All applications run beside each other, each in a namespace of its own; what is 
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -117,6 +118,13 @@ def test_programs_find_services_by_name(cluster: Cluster, app: str) -> None:
 
 def test_every_pod_and_node_pings_every_other(census: Census) -> None:
     assert ping_all([*census.pods, *census.nodes]) == []
+
+
+def test_no_pod_has_to_ask_for_neighbours(census: Census) -> None:
+    """The kernel has room for 1,024 such entries on the whole machine; all pairs of a few clusters would be more."""
+    for pod in census.pods:
+        shown = subprocess.run(["ip", "-n", pod.netns, "neigh"], capture_output=True, text=True, check=True).stdout
+        assert [line.split()[-1] for line in shown.splitlines()] == ["PERMANENT"], pod
 
 
 def test_every_pod_talks_to_every_pod_without_a_service(census: Census) -> None:
