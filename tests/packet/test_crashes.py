@@ -166,7 +166,7 @@ def netns_count() -> int:
 
 def run_once() -> None:
     with Cluster(TOPOLOGIES / "demo.yaml", name=NAME) as cluster:
-        cluster.wait_ready(60)
+        cluster.wait_ready(120)
         assert cluster.pod("load").run(["true"]).returncode == 0
         assert cluster.net.get("load").cmd("true") == ""
 
