@@ -25,7 +25,7 @@ _PORT = 5201
 
 
 def main(*, quick: bool = False, json_file: Path | None = None) -> None:
-    seconds, rounds = (2, 1) if quick else (4, 5)
+    seconds, rounds = (2, 1) if quick else (3, 5)
     with Cluster(workload.cluster("bench", 2)) as cluster:
         cluster.apply(_pod("client", "n1"), _pod("near", "n1"), _pod("far", "n2"))
         cluster.apply(_service("near"), _service("far"))
