@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from controller.openflow.actions import Action, move_bit, set_ct_mark, set_reg
 from controller.openflow.match import Field, ct_mark, reg
+from kmn.k8s.dataplane import CT_ZONES
 
 __all__ = [
     "AFTER_SERVICE",
@@ -98,10 +99,7 @@ class Feature(IntEnum):
     EGRESS = 31  # the edge's flows of pods with a public address of their own
 
 
-# Connection tracking zones: 1 for every connection and its DNAT, 2 for SNAT. A connection that needs both
-# translations is in both, and its answers pass zone 2 first.
-ZONE = 1
-NAT_ZONE = 2
+ZONE, NAT_ZONE = CT_ZONES
 
 # Registers. Matched ones have even numbers (see controller.openflow.match.reg).
 #   reg0[0]    HAIRPIN   the packet leaves by the port that it came in by
@@ -141,6 +139,5 @@ RECALL_MASQUERADE: Action = move_bit("ct_mark", 2, "reg0", 1)
 PROXIED: Field = ct_mark(0x4, 0x4)
 MARK_ALLOWED_PROXIED: Action = set_ct_mark(0x5, 0x5)
 
-# Ports of masqueraded connections. A client's own is kept where it is free: a server's kernel remembers closed
-# connections longer than the switch does, and would not take the same port again so soon.
+# Ports of masqueraded connections, chosen by a hash among those that no connection that is remembered has.
 MASQUERADE_PORTS = (1024, 65535)

@@ -27,6 +27,7 @@ from typing import Any
 from controller.openflow import wire
 from controller.report import Report
 from controller.sync import Synchronizer
+from kmn.emulator.ovs import CT_TIMEOUTS
 from kmn.k8s import dataplane
 from kmn.k8s.objects import Object
 
@@ -200,6 +201,11 @@ class Bridge:
         if controller:
             words += ["--", "set-controller", "br0", "tcp:127.0.0.1:6653"]
             words += ["--", "set", "controller", "br0", "max_backoff=1000", "inactivity_probe=0"]
+        words += ["--", "--id=@datapath", "create", "Datapath", "datapath_version=any"]
+        words += ["--", "set", "Open_vSwitch", ".", "datapaths:netdev=@datapath"]
+        for zone in dataplane.CT_ZONES:
+            words += ["--", "add-zone-tp", "netdev", f"zone={zone}"]
+            words += [f"{name}={seconds}" for name, seconds in CT_TIMEOUTS.items()]
         run("ovs-vsctl", f"--db={remote}", *words)
 
     @property
@@ -280,9 +286,11 @@ class Place:
             thread.start()
         return threads
 
-    def tcp(self, address: str, port: int) -> tuple[str, str]:
+    def tcp(self, address: str, port: int, source: int = 0) -> tuple[str, str]:
         """Who answered, and which client address it saw."""
         with self.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.bind(("0.0.0.0", source))
             connection.connect((address, port))
             answer = connection.makefile().readline()
         name, client = answer.split()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -74,8 +76,8 @@ def serve(net: Lab) -> Iterator[Any]:
 
 def settle(net: Lab) -> None:
     """A switch's megaflows follow its flows within milliseconds: wait for that."""
-    for bridge in net.bridges.values():
-        bridge.appctl("revalidator/wait")
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda bridge: bridge.appctl("revalidator/wait"), net.bridges.values()))
 
 
 def slice_of(net: Lab, names: list[str], conditions: dict[str, dict[str, bool]]) -> Object:
@@ -110,6 +112,14 @@ def answers(net: Lab, client: str, address: str, port: int, times: int = 30, *, 
     for name, source in seen:
         sources.setdefault(name, set()).add(source)
     return {name: ",".join(sorted(found)) for name, found in sources.items()}
+
+
+_ports = itertools.count(20_000)
+
+
+def ports_of_their_own(count: int) -> Iterator[int]:
+    """Source ports that no other test uses, and the kernel does not choose."""
+    return itertools.islice(_ports, count)
 
 
 def silent(net: Lab, client: str, address: str, port: int) -> bool:
@@ -289,6 +299,22 @@ def test_a_switch_forgets_what_it_learned_of_services_that_went_meanwhile(net: L
     net.remember("endpointslices", slice_of(net, ["w2"], {}))
     net.controlled()
     wait_for(lambda: not client_learned(net, "c1", "w1"), "still remembered")
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+@pytest.mark.parametrize("endpoint", ["w1", "w2"])
+@pytest.mark.parametrize("first", ["service", "pod"])
+def test_one_source_port_to_a_service_and_to_its_pod(
+    net: Lab, serve: Any, first: str, endpoint: str, udp: bool
+) -> None:
+    """Answers of both connections have the same addresses and ports: one gets another port on the way."""
+    serve([endpoint])
+    pod, client = net.places[endpoint], net.places["c1"]
+    ways = [(VIP, 53 if udp else 80), (pod.address, 8080)]
+    for port in ports_of_their_own(5):
+        for address, number in ways if first == "service" else reversed(ways):
+            ask = client.udp if udp else client.tcp
+            assert ask(address, number, port) == (endpoint, client.address)
 
 
 def test_udp_follows_the_endpoints_on_every_way(net: Lab, serve: Any) -> None:

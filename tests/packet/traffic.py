@@ -2,18 +2,12 @@
 
 A socket stays in the namespace that it was made in, so one event loop asks from every pod of a cluster at once:
 thousands of questions in a second or two. Nothing is asked twice: what is lost on the way shows.
-
-Each TCP connection gets a port of its own. Left to chance, a connection straight to a pod now and then has the port of
-one that has just led to the same pod through a Service; Open vSwitch still remembers that one, and translates the
-answers for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import itertools
 import json
 import os
 import socket
@@ -34,7 +28,6 @@ Q = TypeVar("Q")
 
 TIMEOUT = 10.0  # seconds for one question, on a busy machine
 _AT_ONCE = 150
-_PORTS = itertools.cycle(range(10_000, 30_000))  # below those that the kernel chooses
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +136,6 @@ async def _ask(question: Question) -> Answer:
 
 async def _ask_tcp(sock: socket.socket, address: tuple[str, int], host: str) -> Answer:
     loop = asyncio.get_running_loop()
-    _bind_to_next_port(sock)
     await loop.sock_connect(sock, address)
     request = f"GET /who HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     await loop.sock_sendall(sock, request.encode())
@@ -152,16 +144,6 @@ async def _ask_tcp(sock: socket.socket, address: tuple[str, int], host: str) -> 
         data += piece
     answer = json.loads(data.partition(b"\r\n\r\n")[2])
     return Answer(answer["pod"], answer["client"], answer["port"])
-
-
-def _bind_to_next_port(sock: socket.socket) -> None:
-    for port in _PORTS:
-        try:
-            sock.bind(("0.0.0.0", port))
-            return
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:  # somebody listens there
-                raise
 
 
 async def _ask_udp(sock: socket.socket, address: tuple[str, int]) -> Answer:
