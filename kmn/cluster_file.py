@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from kmn.cluster_spec import ClusterSpec, DnsSpec, FabricLink, Link, NatSpec, NodeSpec, OutsideHost
+from kmn.cluster_spec import ClusterSpec, DnsSpec, FabricLink, Ipv6Spec, Link, NatSpec, NodeSpec, OutsideHost
+from kmn.k8s.dataplane import OWN_IPV6
 from kmn.k8s.errors import FieldError
 from kmn.k8s.schema import Report, Schemas, did_you_mean
 from kmn.k8s.yaml import YamlError, parse_documents
@@ -34,8 +35,11 @@ _NETWORKS = {
     "internet.nat": "198.51.100.0/24",
     "internet.loadBalancers": "192.0.2.0/24",
 }
+_DUAL = ("nodeCIDR", "podCIDR", "serviceCIDR")  # have a network of each family in a dual-stack cluster
 _RESERVED = {"loopback": "127.0.0.0/8", "link-local": "169.254.0.0/16", "multicast": "224.0.0.0/4"}
-_LARGEST_SERVICE_NETWORK = 12  # prefix length; kube-apiserver's limit as well
+_RESERVED_IPV6 = {"loopback": "::1/128", "link-local": "fe80::/10", "multicast": "ff00::/8", "kmn's own": OWN_IPV6}
+# Prefix lengths; kube-apiserver has the same for the largest ones.
+_SERVICE_NETWORKS = {4: (12, 27), 6: (108, 123)}
 
 
 _DOMAIN = re.compile(r"([a-z0-9_]([-a-z0-9_]*[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]*[a-z0-9])?\.?")
@@ -110,6 +114,7 @@ class _Reader:
         nodes = self.nodes(networks["nodeCIDR"], routers)
         mask = self.spec.get("nodeCIDRMaskSize", 24)
         self.check_sizes(networks, mask, len(nodes))
+        ipv6 = self.ipv6(networks, mask, len(nodes))
         hosts = self.hosts(networks["internet.cidr"])
         self.check_names(routers, nodes, hosts)
         delay = (self.spec.get("probes") or {}).get("initialDelay")
@@ -133,6 +138,7 @@ class _Reader:
             outside_hosts=hosts,
             manifests=self.manifests(),
             initial_delay=None if delay is None else parse_duration(delay),
+            ipv6=ipv6,
         )
 
     # --- networks -----------------------------------------------------------------------------------------------
@@ -144,7 +150,7 @@ class _Reader:
             text = (self.spec.get(parent) or {} if parent else self.spec).get(leaf, default)
             if isinstance(text, dict):  # internet.nat with its fields
                 text = text.get("cidr", default)
-            network = self.network(path, text)
+            network = self.network(path, text.partition(",")[0])
             if network is not None:
                 found[path] = network
         for (one, a), (other, b) in combinations(found.items(), 2):
@@ -175,11 +181,82 @@ class _Reader:
         elif nodes > room:
             self.wrong("podCIDR", f"{pods} holds {room} node networks of /{mask}, there are {nodes} nodes: "
                                   "use a larger podCIDR or a larger nodeCIDRMaskSize")  # fmt: skip
-        if services.prefixlen < _LARGEST_SERVICE_NETWORK or services.prefixlen > 27:
-            self.wrong("serviceCIDR", f"{services} must have a prefix length between {_LARGEST_SERVICE_NETWORK} and 27")
+        self.check_service_network(services)
         for path in ("internet.nat", "internet.loadBalancers"):
             if networks[path].prefixlen > 30:
                 self.wrong(path, f"{networks[path]} must have a prefix length of 30 or less")
+
+    def check_service_network(self, network: IPv4Network | IPv6Network) -> None:
+        shortest, longest = _SERVICE_NETWORKS[network.version]
+        if not shortest <= network.prefixlen <= longest:
+            self.wrong("serviceCIDR", f"{network} must have a prefix length between {shortest} and {longest}")
+
+    # --- dual-stack ---------------------------------------------------------------------------------------------
+
+    def ipv6(self, networks: dict[str, IPv4Network], mask: int, nodes: int) -> Ipv6Spec | None:
+        """The IPv6 networks, None for a cluster that is IPv4 only. ``mask`` is the IPv4 one of nodes' pod networks."""
+        given = {path: text.split(",")[1] for path in _DUAL if "," in (text := self.spec.get(path, ""))}
+        family = self.spec.get("ipFamily", "dual" if given else "ipv4")
+        if family == "ipv4":
+            for path, text in given.items():
+                self.wrong(path, f"{text}: the cluster is IPv4 only: use ipFamily: dual, or remove this network")
+            if "nodeCIDRMaskSizeIPv6" in self.spec:
+                self.wrong("nodeCIDRMaskSizeIPv6", "for dual-stack only: use ipFamily: dual, or remove it")
+            return None
+        default = Ipv6Spec()
+        defaults = {"nodeCIDR": default.node_cidr, "podCIDR": default.pod_cidr, "serviceCIDR": default.service_cidr}
+        found: dict[str, IPv6Network] = {}
+        for path, network in defaults.items():
+            chosen = self.ipv6_network(path, given[path], network) if path in given else network
+            if chosen is not None:
+                found[path] = chosen
+        for (one, a), (other, b) in combinations(found.items(), 2):
+            if a.overlaps(b):
+                self.wrong(one, f"{a} overlaps spec.{other} {b}: every network needs addresses of its own")
+        if len(found) < len(defaults):
+            return None
+        ipv6 = Ipv6Spec(
+            found["podCIDR"],
+            self.spec.get("nodeCIDRMaskSizeIPv6", default.node_pod_prefix),
+            found["serviceCIDR"],
+            found["nodeCIDR"],
+        )
+        self.check_ipv6_sizes(ipv6, networks["nodeCIDR"], mask, nodes)
+        return ipv6
+
+    def ipv6_network(self, path: str, text: str, example: IPv6Network) -> IPv6Network | None:
+        try:
+            network = IPv6Network(text, strict=False)
+        except ValueError:
+            self.wrong(path, f"{text} is no IPv6 network: write one such as {example}")
+            return None
+        if IPv6Address(text.partition("/")[0]) != network.network_address:
+            self.wrong(path, f"{text} has host bits set: write {network}")
+        for what, reserved in _RESERVED_IPV6.items():
+            if network.overlaps(IPv6Network(reserved)):
+                self.wrong(path, f"{network} overlaps the {what} addresses {reserved}: use another network")
+        return network
+
+    def check_ipv6_sizes(self, ipv6: Ipv6Spec, node_cidr: IPv4Network, mask: int, nodes: int) -> None:
+        """Nodes and pods have the same number in their networks of both families."""
+        pods, own = ipv6.pod_cidr, ipv6.node_pod_prefix
+        room = 2 ** (own - pods.prefixlen) if own >= pods.prefixlen else 0
+        if room == 0:
+            must = f"must be {pods.prefixlen} or more"
+            self.wrong("nodeCIDRMaskSizeIPv6", f"/{own} does not fit into podCIDR {pods}: {must}")
+        elif nodes > room:
+            self.wrong("podCIDR", f"{pods} holds {room} node networks of /{own}, there are {nodes} nodes: "
+                                  "use a larger network or a larger nodeCIDRMaskSizeIPv6")  # fmt: skip
+        if 128 - own < 32 - mask:
+            must = f"must be {96 + mask} or less, to hold as many pods as nodeCIDRMaskSize /{mask}"
+            self.wrong("nodeCIDRMaskSizeIPv6", f"/{own} {must}")
+        if 128 - ipv6.node_cidr.prefixlen < 32 - node_cidr.prefixlen:
+            longest = 96 + node_cidr.prefixlen
+            must = f"must have a prefix length of {longest} or less, to hold as many nodes as {node_cidr}"
+            self.wrong("nodeCIDR", f"{ipv6.node_cidr} {must}")
+        self.check_service_network(ipv6.service_cidr)
+
+    # --- addresses ----------------------------------------------------------------------------------------------
 
     def address(self, path: str, text: str, network: IPv4Network, taken: dict[IPv4Address, str]) -> IPv4Address | None:
         """An address asked for: in the network, not its router's, not another's."""

@@ -7,13 +7,13 @@ object of the API (:meth:`ClusterSpec.to_object`) is a cluster file again, with 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
 from kmn.units import format_bandwidth, format_duration
 
-__all__ = ["ClusterSpec", "DnsSpec", "FabricLink", "Link", "NatSpec", "NodeSpec", "OutsideHost"]
+__all__ = ["ClusterSpec", "DnsSpec", "FabricLink", "Ipv6Spec", "Link", "NatSpec", "NodeSpec", "OutsideHost"]
 
 API_VERSION = "kmn.io/v1"
 KIND = "Cluster"
@@ -85,6 +85,21 @@ class DnsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Ipv6Spec:
+    """The IPv6 networks of a dual-stack cluster, beside the IPv4 ones."""
+
+    pod_cidr: IPv6Network = IPv6Network("fd00:10:244::/48")
+    node_pod_prefix: int = 64  # each node gets one such network out of pod_cidr
+    service_cidr: IPv6Network = IPv6Network("fd00:10:96::/112")
+    node_cidr: IPv6Network = IPv6Network("fd00:172:18::/64")
+
+    @property
+    def dns_address(self) -> IPv6Address:
+        """Second ClusterIP of the cluster's DNS Service."""
+        return self.service_cidr[10]
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSpec:
     """A whole cluster. Every field has its final value: defaults and ``count`` are resolved."""
 
@@ -107,6 +122,7 @@ class ClusterSpec:
     outside_hosts: tuple[OutsideHost, ...] = ()
     manifests: tuple[str, ...] = ()  # absolute paths or URLs-to-be-refused; resolved against the file's folder
     initial_delay: float | None = None  # seconds; overrides every probe's initialDelaySeconds when set
+    ipv6: Ipv6Spec | None = None  # None: the cluster is IPv4 only
 
     @property
     def fabric_address(self) -> IPv4Address:
@@ -122,6 +138,17 @@ class ClusterSpec:
     def edge_address(self) -> IPv4Address:
         """The edge's address among the outside hosts: their default gateway."""
         return self.internet_cidr[1]
+
+    @property
+    def service_cidrs(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """One of each family, the primary one first, as kube-apiserver's --service-cluster-ip-range."""
+        return (self.service_cidr, self.ipv6.service_cidr) if self.ipv6 else (self.service_cidr,)
+
+    def ipv6_of(self, address: IPv4Address) -> IPv6Address | None:
+        """The IPv6 address of a node or router: it has the same number in its network. None: the cluster has none."""
+        if self.ipv6 is None:
+            return None
+        return self.ipv6.node_cidr[int(address) - int(self.node_cidr.network_address)]
 
     @classmethod
     def load(cls, path: str | Path) -> ClusterSpec:
@@ -153,10 +180,12 @@ class ClusterSpec:
         """The ``Cluster`` object that the API serves: a cluster file with every default written out."""
         spec: dict[str, Any] = {
             "nodes": [_node_object(node) for node in self.nodes],
-            "nodeCIDR": str(self.node_cidr),
-            "podCIDR": str(self.pod_cidr),
+            "ipFamily": "dual" if self.ipv6 else "ipv4",
+            "nodeCIDR": _both(self.node_cidr, self.ipv6.node_cidr if self.ipv6 else None),
+            "podCIDR": _both(self.pod_cidr, self.ipv6.pod_cidr if self.ipv6 else None),
             "nodeCIDRMaskSize": self.node_pod_prefix,
-            "serviceCIDR": str(self.service_cidr),
+            **({"nodeCIDRMaskSizeIPv6": self.ipv6.node_pod_prefix} if self.ipv6 else {}),
+            "serviceCIDR": _both(self.service_cidr, self.ipv6.service_cidr if self.ipv6 else None),
             "clusterDomain": self.cluster_domain,
             "dns": _dns_object(self.dns),
             "datapath": self.datapath,
@@ -189,6 +218,11 @@ class ClusterSpec:
         if self.initial_delay is not None:
             spec["probes"] = {"initialDelay": format_duration(self.initial_delay)}
         return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": self.name}, "spec": spec}
+
+
+def _both(network: IPv4Network, other: IPv6Network | None) -> str:
+    """Networks as kubeadm writes them."""
+    return f"{network},{other}" if other else str(network)
 
 
 def _dns_object(dns: DnsSpec) -> dict[str, Any]:

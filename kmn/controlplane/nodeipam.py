@@ -1,12 +1,13 @@
 """Node IPAM: each node gets a network for its pods out of the cluster's (``spec.podCIDR``, ``spec.podCIDRs``).
 
-As upstream's ``pkg/controller/nodeipam`` (RangeAllocator); networks are given in the order in which nodes appear.
+As upstream's ``pkg/controller/nodeipam`` (RangeAllocator); networks are given in the order in which nodes appear. With
+dual-stack a node's networks have the same number among those of their family.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 from kmn.cluster_spec import ClusterSpec
 from kmn.controlplane.pools import Exhausted, Pool
@@ -27,7 +28,11 @@ class NodeIpam(Reconciler[Key]):
     def __init__(self, client: LoopClient, spec: ClusterSpec) -> None:
         super().__init__(client)
         self._whole, self._prefix = spec.pod_cidr, spec.node_pod_prefix
-        self._pool = Pool(0, 2 ** (self._prefix - self._whole.prefixlen) - 1)
+        self._ipv6 = spec.ipv6
+        bits = self._prefix - self._whole.prefixlen
+        if self._ipv6 is not None:
+            bits = min(bits, self._ipv6.node_pod_prefix - self._ipv6.pod_cidr.prefixlen)
+        self._pool = Pool(0, 2**bits - 1)
         self._taken: dict[str, int] = {}  # node -> number of its network
         self._waiting: dict[Key, None] = {}
 
@@ -52,9 +57,9 @@ class NodeIpam(Reconciler[Key]):
             self._refuse(key, node)
             return
         self._taken[key.name] = number
-        cidr = str(self._network(number))
-        node = self.client.update({**node, "spec": {**(node.get("spec") or {}), "podCIDR": cidr, "podCIDRs": [cidr]}})
-        self._say(node, available=True, reason="CIDRAssigned", message=f"pods have addresses of {cidr}")
+        cidrs = [str(network) for network in self._networks(number)]
+        node = self.client.update({**node, "spec": {**(node.get("spec") or {}), "podCIDR": cidrs[0], "podCIDRs": cidrs}})
+        self._say(node, available=True, reason="CIDRAssigned", message=f"pods have addresses of {' and '.join(cidrs)}")
 
     def _refuse(self, key: Key, node: Object) -> None:
         self._waiting[key] = None
@@ -89,8 +94,12 @@ class NodeIpam(Reconciler[Key]):
         message = f"{describe(node)}: spec.podCIDR: {_pod_cidr(node)} belongs to {owner}; leave it out to get another"
         self.recorder.event(node, "Warning", "CIDRConflict", message)
 
-    def _network(self, number: int) -> IPv4Network:
-        return IPv4Network((int(self._whole.network_address) + (number << (32 - self._prefix)), self._prefix))
+    def _networks(self, number: int) -> Iterable[IPv4Network | IPv6Network]:
+        """A node's networks: the one of that number of each family."""
+        yield IPv4Network((int(self._whole.network_address) + (number << (32 - self._prefix)), self._prefix))
+        if self._ipv6 is not None:
+            whole, prefix = self._ipv6.pod_cidr, self._ipv6.node_pod_prefix
+            yield IPv6Network((int(whole.network_address) + (number << (128 - prefix)), prefix))
 
     def _number(self, cidr: str) -> int | None:
         """The number of a network of the cluster's, None of any other."""

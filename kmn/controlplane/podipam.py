@@ -1,7 +1,8 @@
 """Pod IPAM: a bound pod gets its address, MAC, OpenFlow port and network namespace's name, in one status write.
 
 This is all that the data plane needs to know of a pod, and it is there before the pod's device is. The rules of
-addresses are those of the host-local plugin: one pool a node, taken in turn.
+addresses are those of the host-local plugin: one pool a node, taken in turn. With dual-stack the pod's IPv6 address has
+the same number in the node's IPv6 network.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from kmn.controlplane.scheduler import with_scheduled
 from kmn.controlplane.workloads.ownership import get_or_none
 from kmn.k8s.client import WatchEvent
 from kmn.k8s.dataplane import FIRST_POD_OFPORT, MAC, NETNS, OFPORT, mac_of
+from kmn.k8s.families import internal_ips, ipv6_pod_network
 from kmn.k8s.objects import Key, Object, annotation, condition, key_of, name_of, uid_of
 from kmn.k8s.objects import annotations as annotations_of
 from kmn.k8s.resources import NODES, PODS, Resource
@@ -75,9 +77,8 @@ class PodIpam(Reconciler[Key]):
         node = get_or_none(self.client, NODES, Key("", node_of(pod)))
         if node is None or (terminating(pod) and not address(pod)):
             return  # the pod comes again with its node; one that is going needs nothing any more
-        host_ip = _internal_ip(node)
         if uses_host_network(pod):
-            self._share_node(pod, node, host_ip)
+            self._share_node(pod, node)
             return
         lease = self._lease(pod, node)
         if lease is None:
@@ -88,21 +89,24 @@ class PodIpam(Reconciler[Key]):
             MAC: mac_of(ip),
             OFPORT: str(lease.ofport),
         }
-        self._write(pod, data, ip, host_ip)
+        ipv6 = ipv6_pod_network(node)
+        ips = (ip, str(ipv6[lease.host])) if ipv6 and lease.host < ipv6.num_addresses else (ip,)
+        self._write(pod, data, ips, internal_ips(node))
 
-    def _share_node(self, pod: Object, node: Object, host_ip: str) -> None:
+    def _share_node(self, pod: Object, node: Object) -> None:
         """A hostNetwork pod lives in its node's namespace, once that is known."""
         netns, mac = annotation(node, NETNS), annotation(node, MAC)
-        if netns and host_ip:
-            self._write(pod, {NETNS: netns, **({MAC: mac} if mac else {})}, host_ip, host_ip)
+        host_ips = internal_ips(node)
+        if netns and host_ips:
+            self._write(pod, {NETNS: netns, **({MAC: mac} if mac else {})}, host_ips, host_ips)
 
-    def _write(self, pod: Object, data: dict[str, str], ip: str, host_ip: str) -> None:
+    def _write(self, pod: Object, data: dict[str, str], ips: tuple[str, ...], host_ips: tuple[str, ...]) -> None:
         scheduled = condition(pod, "PodScheduled")
         if scheduled is None or scheduled["status"] != "True":
             pod = with_scheduled(pod, True)  # bound is bound, whoever chose the node
-        status = {**(pod.get("status") or {}), "podIP": ip, "podIPs": [{"ip": ip}]}
-        if host_ip:
-            status |= {"hostIP": host_ip, "hostIPs": [{"ip": host_ip}]}
+        status = {**(pod.get("status") or {}), "podIP": ips[0], "podIPs": [{"ip": ip} for ip in ips]}
+        if host_ips:
+            status |= {"hostIP": host_ips[0], "hostIPs": [{"ip": ip} for ip in host_ips]}
         metadata = {**pod["metadata"], "annotations": {**annotations_of(pod), **data}}
         self.client.update({**pod, "metadata": metadata, "status": status}, subresource="status")
 
@@ -179,8 +183,3 @@ class PodIpam(Reconciler[Key]):
             # Pods may wait for something of the node's: its network, the name of its namespace.
             for key in self._waiting.get(name, ()):
                 self.queue.add(key)
-
-
-def _internal_ip(node: Object) -> str:
-    addresses = (node.get("status") or {}).get("addresses") or ()
-    return next((a["address"] for a in addresses if a["type"] == "InternalIP"), "")

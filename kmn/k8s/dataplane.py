@@ -16,13 +16,16 @@ __all__ = [
     "FIRST_POD_OFPORT",
     "GATEWAY_MAC",
     "HAIRPIN_IP",
+    "HAIRPIN_IPV6",
     "HOST_OFPORT",
     "MAC",
     "NETNS",
     "OBSERVED_RESOURCES",
     "OFPORT",
+    "OWN_IPV6",
     "PROGRAM",
     "REJECT_IP",
+    "REJECT_IPV6",
     "REJECT_PORT",
     "UPLINK_MAC",
     "UPLINK_NEXT_HOP_MAC",
@@ -64,6 +67,11 @@ HAIRPIN_IP = "169.254.169.252"
 # An address and closed port of the node itself: its kernel refuses what a Service without endpoints receives.
 REJECT_IP = "169.254.169.253"
 REJECT_PORT = 1
+# The same two for IPv6, out of a network of kmn's own that is in no packet on a wire. (Link-local addresses would not
+# do: they say nothing without a device.)
+OWN_IPV6 = "fd6b:6d6e::/64"
+HAIRPIN_IPV6 = "fd6b:6d6e::fc"
+REJECT_IPV6 = "fd6b:6d6e::fd"
 
 # The one DataPlane object, written by the controller. Its status:
 #   observed: {pods: "<resourceVersion>", ...}     in force on every connected bridge, for OBSERVED_RESOURCES

@@ -7,6 +7,7 @@ address is taken only by an object that nothing else refuses. Objects of kmn its
 from __future__ import annotations
 
 from kmn.apiserver.admission.defaults import set_defaults
+from kmn.apiserver.admission.ipfamilies import settle_families
 from kmn.apiserver.admission.schema import check_schema
 from kmn.apiserver.admission.services import ServiceAllocator, carry_over
 from kmn.apiserver.admission.validation import validate
@@ -24,7 +25,7 @@ class ClusterAdmission:
     """Admission of one cluster; owns its Service addresses and node ports."""
 
     def __init__(self, spec: ClusterSpec) -> None:
-        self._services = ServiceAllocator(spec.service_cidr)
+        self._services = ServiceAllocator(*spec.service_cidrs)
 
     def admit(
         self,
@@ -49,8 +50,11 @@ class ClusterAdmission:
             new.setdefault("spec", {})
             carry_over(new, old)
         set_defaults(new)
+        wrong_families = settle_families(new, old, self._services.families) if resource is SERVICES else []
+        if wrong_families and trusted:
+            raise Invalid(resource.kind, _name(new), wrong_families)
         if not trusted:
-            errors = validate(resource, new, old)
+            errors = [*wrong_families, *validate(resource, new, old)]
             if errors:
                 raise Invalid(resource.kind, _name(new), errors)
             warnings += warnings_of(new)

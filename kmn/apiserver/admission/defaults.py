@@ -207,7 +207,7 @@ def _service(obj: Object) -> None:
         if port.get("targetPort") in (None, 0, ""):
             port["targetPort"] = port.get("port")
     if kind in ("ClusterIP", "NodePort", "LoadBalancer"):
-        _fill(spec, internalTrafficPolicy="Cluster", ipFamilies=["IPv4"], ipFamilyPolicy="SingleStack")
+        _fill(spec, internalTrafficPolicy="Cluster")
     if kind in ("NodePort", "LoadBalancer") or spec.get("externalIPs"):
         _fill(spec, externalTrafficPolicy="Cluster")
     if kind == "LoadBalancer":

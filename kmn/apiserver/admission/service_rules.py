@@ -1,6 +1,7 @@
 """Rules for Services. After ``ValidateService`` and ``ValidateServiceUpdate`` of ``pkg/apis/core/validation``.
 
-Whether an address or node port is free and in its range is the allocator's question (``services``).
+Whether an address or node port is free and in its range is the allocator's question (``services``); IP families have a
+module of their own (``ipfamilies``).
 """
 
 from __future__ import annotations
@@ -69,27 +70,11 @@ def _cluster_ips(errors: Errors, spec: Fields) -> bool:
     address, addresses = spec.get("clusterIP") or "", spec.get("clusterIPs") or []
     if address and addresses and addresses[0] != address:
         errors.invalid("spec.clusterIPs[0]", addresses[0], f"must be spec.clusterIP ({address})")
-    if len(addresses) > 1:
-        errors.invalid("spec.clusterIPs", addresses, "must have one address: kmn's Services are single-stack IPv4")
+    for index, each in enumerate(addresses or [address]):
+        path = "spec.clusterIP" if address and index == 0 else f"spec.clusterIPs[{index}]"
+        if each and spec["type"] != "ExternalName" and each != "None" and (must := ip_address(each)):
+            errors.invalid(path, each, f'{must}, "None" for a headless Service, or left out')
     first = address or next(iter(addresses), "")
-    path = "spec.clusterIP" if address else "spec.clusterIPs[0]"
-    if first and spec["type"] != "ExternalName" and first != "None":
-        must = ip_address(first) or ("must be an IPv4 address" if ":" in first else "")
-        if must:
-            errors.invalid(path, first, f'{must}, "None" for a headless Service, or left out')
-    if spec["type"] != "ExternalName":
-        if spec["ipFamilies"] != ["IPv4"]:
-            errors.invalid(
-                "spec.ipFamilies", spec["ipFamilies"], "must be [IPv4]: the cluster's Services are single-stack IPv4"
-            )
-        if errors.choice(
-            "spec.ipFamilyPolicy", spec["ipFamilyPolicy"], ("SingleStack", "PreferDualStack", "RequireDualStack")
-        ) and spec["ipFamilyPolicy"] == "RequireDualStack":  # fmt: skip
-            errors.invalid(
-                "spec.ipFamilyPolicy",
-                "RequireDualStack",
-                "must be SingleStack or PreferDualStack: the cluster is IPv4 only",
-            )
     return first == "None"
 
 
@@ -196,5 +181,8 @@ def _update(errors: Errors, spec: Fields, was: Fields) -> None:
         before, after = was.get("clusterIP"), spec.get("clusterIP")
         if before and after != before:
             errors.immutable("spec.clusterIP", after, before, "leave it out, or delete the Service and create it again")
+        had, has = was.get("clusterIPs") or [], spec.get("clusterIPs") or []
+        if len(had) == len(has) == 2 and had[1] != has[1]:
+            errors.invalid("spec.clusterIPs[1]", has, "may not change once set")
     if spec["type"] == was["type"] == "LoadBalancer":
         errors.immutable("spec.loadBalancerClass", spec.get("loadBalancerClass"), was.get("loadBalancerClass"))

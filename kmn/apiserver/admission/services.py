@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
+from kmn.apiserver.admission.ipfamilies import trim_secondary
 from kmn.k8s.errors import FieldError, Invalid
+from kmn.k8s.families import family_of
 from kmn.k8s.objects import Object, key_of
 
 __all__ = ["NODE_PORTS", "Range", "ServiceAllocator", "carry_over", "needs_cluster_ip", "needs_node_ports"]
@@ -86,11 +88,11 @@ def carry_over(new: Object, old: Object) -> None:
     spec, was = new["spec"], old["spec"]
     _drop_type_dependent(spec, was)
     if needs_cluster_ip(spec) and needs_cluster_ip(was):
-        for name in ("clusterIP", "clusterIPs"):
-            if not spec.get(name) and was.get(name):
-                spec[name] = was[name]
-        if spec.get("clusterIP") and spec["clusterIP"] == was.get("clusterIP") and was.get("clusterIPs"):
+        if not spec.get("clusterIP") and was.get("clusterIP"):
+            spec["clusterIP"] = next(iter(spec.get("clusterIPs") or ()), was["clusterIP"])
+        if not spec.get("clusterIPs") and spec.get("clusterIP") == was.get("clusterIP") and was.get("clusterIPs"):
             spec["clusterIPs"] = was["clusterIPs"]
+        trim_secondary(spec, was)
     if needs_node_ports(spec) and needs_node_ports(was):
         taken = {port.get("nodePort") for port in spec.get("ports") or ()}
         before = {(p["protocol"], p["port"]): p.get("nodePort") for p in was.get("ports") or ()}
@@ -128,24 +130,37 @@ def _drop_unchanged(spec: dict[str, Any], was: dict[str, Any], *names: str) -> N
 class ServiceAllocator:
     """Gives Services their addresses. A refused Service changes nothing; an admitted one holds what it shows."""
 
-    def __init__(self, network: IPv4Network) -> None:
-        self.network = network
-        size = network.num_addresses
-        # Without the network's own address and its broadcast address.
-        first, last = int(network.network_address) + 1, int(network.broadcast_address) - 1
-        self.addresses = Range(first, last, static=min(max(16, size // 16), 256))
+    def __init__(self, *networks: IPv4Network | IPv6Network) -> None:
+        """``networks`` are one of each family that the cluster has, the primary one first."""
+        self.networks = {f"IPv{network.version}": network for network in networks}
+        self.addresses: dict[str, Range] = {}
+        for family, network in self.networks.items():
+            size = network.num_addresses
+            # Without the network's own address and the last one, IPv4's broadcast address.
+            first, last = int(network.network_address) + 1, int(network.broadcast_address) - 1
+            self.addresses[family] = Range(first, last, static=min(max(16, size // 16), 256))
         self.ports = Range(*NODE_PORTS, static=min(max(16, (NODE_PORTS[1] - NODE_PORTS[0] + 1) // 32), 128))
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Families of the cluster, the primary one first."""
+        return tuple(self.networks)
+
     def allocate(self, new: Object, old: Object | None) -> None:
-        """Fill in ``clusterIP(s)``, ``nodePort`` and ``healthCheckNodePort``; take them. Raises Invalid."""
+        """Fill in ``clusterIP(s)``, ``nodePort`` and ``healthCheckNodePort``; take them. Raises Invalid.
+
+        ``spec.ipFamilies`` says how many addresses, and of which families (``ipfamilies.settle_families``).
+        """
         owner, spec, errors = str(key_of(new)), new["spec"], list[FieldError]()
-        address = self._address(owner, spec, errors)
+        addresses = self._addresses(owner, spec, errors)
         ports = self._node_ports(owner, spec, errors)
         if errors:
             raise Invalid("Service", owner, errors)
-        if address is not None:
-            self.addresses.take(int(address), owner)
-            spec["clusterIP"], spec["clusterIPs"] = str(address), [str(address)]
+        if addresses:
+            for address in addresses:
+                self.addresses[family_of(str(address))].take(int(address), owner)
+            spec["clusterIPs"] = [str(address) for address in addresses]
+            spec["clusterIP"] = spec["clusterIPs"][0]
         for port in ports:
             self.ports.take(port, owner)
         if old is not None:
@@ -157,30 +172,42 @@ class ServiceAllocator:
 
     def _give_back(self, owner: str, held: set[tuple[str, int]]) -> None:
         for what, number in held:
-            (self.addresses if what == "address" else self.ports).give_back(number, owner)
+            (self.ports if what == "port" else self.addresses[what]).give_back(number, owner)
 
-    def _address(self, owner: str, spec: dict[str, Any], errors: list[FieldError]) -> IPv4Address | None:
-        """The address to take, None for a Service without one."""
+    def _addresses(self, owner: str, spec: dict[str, Any], errors: list[FieldError]) -> list[IPv4Address | IPv6Address]:
+        """The addresses to take, none for a Service without any."""
         if not needs_cluster_ip(spec):
-            return None
-        asked = spec.get("clusterIP") or next(iter(spec.get("clusterIPs") or ()), "")
-        if asked == "None":
+            return []
+        asked = spec.get("clusterIPs") or [address for address in (spec.get("clusterIP"),) if address]
+        if asked[:1] == ["None"]:
             spec["clusterIP"], spec["clusterIPs"] = "None", ["None"]
-            return None
+            return []
+        found = []
+        for index, family in enumerate(spec["ipFamilies"]):
+            path = "spec.clusterIP" if index == 0 else f"spec.clusterIPs[{index}]"
+            address = self._address(owner, path, family, asked[index] if index < len(asked) else "", errors)
+            if address is not None:
+                found.append(address)
+        return found
+
+    def _address(
+        self, owner: str, path: str, family: str, asked: str, errors: list[FieldError]
+    ) -> IPv4Address | IPv6Address | None:
+        network, addresses = self.networks[family], self.addresses[family]
         if not asked:
-            number = self.addresses.free_number(set())
+            number = addresses.free_number(set())
             if number is None:
-                errors.append(FieldError("spec.clusterIP", f"no address is left in serviceCIDR {self.network}"))
+                errors.append(FieldError(path, f"no address is left in serviceCIDR {network}"))
                 return None
-            return IPv4Address(number)
-        address = IPv4Address(asked)
-        if int(address) not in self.addresses:
-            first, last = IPv4Address(self.addresses.first), IPv4Address(self.addresses.last)
-            errors.append(FieldError("spec.clusterIP", f"{asked} is not in serviceCIDR {self.network}: must be between "
-                                                       f"{first} and {last}, or left out"))  # fmt: skip
-        elif self.addresses.owner(int(address)) not in (None, owner):
-            errors.append(FieldError("spec.clusterIP", f"{asked} is the address of Service "
-                                                       f"{self.addresses.owner(int(address))} already"))  # fmt: skip
+            return network[number - int(network.network_address)]
+        address = ip_address(asked)
+        if int(address) not in addresses:
+            first, last = network[1], network[-2]
+            errors.append(FieldError(path, f"{asked} is not in serviceCIDR {network}: must be between "
+                                           f"{first} and {last}, or left out"))  # fmt: skip
+        elif addresses.owner(int(address)) not in (None, owner):
+            errors.append(FieldError(path, f"{asked} is the address of Service "
+                                           f"{addresses.owner(int(address))} already"))  # fmt: skip
         return address
 
     def _node_ports(self, owner: str, spec: dict[str, Any], errors: list[FieldError]) -> set[int]:
@@ -233,12 +260,12 @@ def _same_port_other_protocol(ports: list[dict[str, Any]], port: dict[str, Any])
 
 
 def _held(service: Object) -> set[tuple[str, int]]:
-    """What a stored Service holds: its address and its node ports."""
+    """What a stored Service holds: addresses by family, and node ports."""
     spec = service.get("spec") or {}
     held = {("port", port["nodePort"]) for port in spec.get("ports") or () if port.get("nodePort")}
     if spec.get("healthCheckNodePort"):
         held.add(("port", spec["healthCheckNodePort"]))
-    address = spec.get("clusterIP")
-    if address and address != "None":
-        held.add(("address", int(IPv4Address(address))))
+    for address in spec.get("clusterIPs") or [spec.get("clusterIP")]:
+        if address and address != "None":
+            held.add((family_of(address), int(ip_address(address))))
     return held

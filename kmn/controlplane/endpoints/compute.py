@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kmn.controlplane.podstate import address, finished, is_ready, node_of, terminating
+from kmn.k8s.families import FAMILIES, family_of, pod_ips
 from kmn.k8s.objects import Object, labels, name_of, namespace_of, uid_of
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Desired",
     "Ports",
     "endpoints_by_ports",
+    "families_of",
     "fingerprint",
     "is_headless",
     "port_objects",
@@ -47,21 +49,31 @@ def is_headless(service: Object) -> bool:
 
 def fingerprint(pod: Object) -> tuple[Any, ...] | None:
     """All of a pod that its endpoints depend on; None for a pod that is nobody's endpoint."""
-    ip = address(pod)
-    if not ip or finished(pod):
+    if not address(pod) or finished(pod):
         return None
     spec = pod["spec"]
     hostname = (spec.get("hostname"), spec.get("subdomain"))
-    return ip, is_ready(pod), terminating(pod), node_of(pod), hostname, uid_of(pod), labels(pod)
+    return pod_ips(pod), is_ready(pod), terminating(pod), node_of(pod), hostname, uid_of(pod), labels(pod)
 
 
-def endpoints_by_ports(service: Object, pods: Iterable[Object], zones: Mapping[str, str]) -> Desired:
-    """The endpoints of a Service, grouped by port numbers. ``zones`` has the zone of each node that is in one."""
+def families_of(service: Object) -> tuple[str, ...]:
+    """``IPv4`` and ``IPv6``: the families of a Service's endpoints."""
+    return tuple(service["spec"].get("ipFamilies") or FAMILIES[:1])
+
+
+def endpoints_by_ports(
+    service: Object, pods: Iterable[Object], zones: Mapping[str, str], family: str = "IPv4"
+) -> Desired:
+    """The endpoints of one family of a Service, grouped by port numbers.
+
+    ``zones`` has the zone of each node that is in one. Pods without an address of the family are left out.
+    """
     desired: Desired = {}
     hint = _HINTS.get(service["spec"].get("trafficDistribution") or "")
     for pod in pods:
-        if address(pod) and not finished(pod):
-            endpoint = _endpoint(service, pod, zones)
+        ip = next((ip for ip in pod_ips(pod) if family_of(ip) == family), None)
+        if ip and not finished(pod):
+            endpoint = _endpoint(service, pod, ip, zones)
             if hint and endpoint["conditions"]["ready"] and (hints := hint(endpoint)):
                 endpoint["hints"] = hints
             desired.setdefault(_ports_of(service, pod), []).append(endpoint)
@@ -85,11 +97,11 @@ _HINTS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 }
 
 
-def _endpoint(service: Object, pod: Object, zones: Mapping[str, str]) -> dict[str, Any]:
+def _endpoint(service: Object, pod: Object, ip: str, zones: Mapping[str, str]) -> dict[str, Any]:
     serving, going, node = is_ready(pod), terminating(pod), node_of(pod)
     always = bool(service["spec"].get("publishNotReadyAddresses"))
     endpoint: dict[str, Any] = {
-        "addresses": [address(pod)],
+        "addresses": [ip],
         "conditions": {"ready": always or (serving and not going), "serving": serving, "terminating": going},
         "nodeName": node,
         "targetRef": {"kind": "Pod", "namespace": namespace_of(pod), "name": name_of(pod), "uid": uid_of(pod)},

@@ -11,7 +11,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from kmn.controlplane.endpoints.compute import HEADLESS, Desired, endpoints_by_ports, fingerprint, is_headless, selects
+from kmn.controlplane.endpoints.compute import (
+    HEADLESS,
+    Desired,
+    endpoints_by_ports,
+    families_of,
+    fingerprint,
+    is_headless,
+    selects,
+)
 from kmn.controlplane.endpoints.compute import subsets as subsets_of
 from kmn.controlplane.endpoints.writing import MANAGED_BY, SERVICE_NAME, delete_slices, write_slices
 from kmn.controlplane.podstate import terminating
@@ -101,12 +109,14 @@ class EndpointSlices(Reconciler[Key]):
         if not selector:
             delete_slices(self.client, service, _MANAGER)
             return
-        desired = endpoints_by_ports(service, self._pods.selected(key.namespace, selector), self._zones)
+        pods = self._pods.selected(key.namespace, selector)
+        desired = {family: endpoints_by_ports(service, pods, self._zones, family) for family in families_of(service)}
         extra = dict(labels(service))
         if is_headless(service):
             extra[HEADLESS] = ""
         write_slices(self.client, service, _MANAGER, desired, extra)
-        self._write_old(service, desired, extra)
+        # The older object has no families: it lists the primary one.
+        self._write_old(service, desired[families_of(service)[0]], extra)
 
     def _write_old(self, service: Object, desired: Desired, extra: dict[str, str]) -> None:
         """The Endpoints object, which older readers still look at."""

@@ -14,6 +14,7 @@ from kmn.controlplane.podstate import terminating
 from kmn.controlplane.runtime import Reconciler
 from kmn.controlplane.workloads.ownership import get_or_none
 from kmn.k8s.client import WatchEvent
+from kmn.k8s.families import FAMILIES, family_of
 from kmn.k8s.objects import Key, Object, annotation, key_of, labels
 from kmn.k8s.resources import ENDPOINTS, SERVICES, Resource
 
@@ -43,7 +44,11 @@ class Mirroring(Reconciler[Key]):
         if service is None or not _mirrored(service, endpoints):
             delete_slices(self.client, endpoints, _MANAGER)
             return
-        write_slices(self.client, endpoints, _MANAGER, desired_of(endpoints), dict(labels(endpoints)))
+        # Slices of both families where there are addresses of both, as upstream: the Service's families are not asked.
+        desired = {family: desired_of(endpoints, family) for family in FAMILIES}
+        if not desired["IPv6"]:
+            del desired["IPv6"]
+        write_slices(self.client, endpoints, _MANAGER, desired, dict(labels(endpoints)))
 
     def _on_service(self, event: WatchEvent) -> None:
         if event.type != "BOOKMARK" and get_or_none(self.client, ENDPOINTS, key_of(event.object)) is not None:
@@ -61,17 +66,22 @@ def _mirrored(service: Object, endpoints: Object) -> bool:
     return labels(endpoints).get(_SKIP) != "true" and annotation(endpoints, _LEADER) is None
 
 
-def desired_of(endpoints: Object) -> Desired:
-    """The endpoints that the subsets of an Endpoints object list."""
+def desired_of(endpoints: Object, family: str = "IPv4") -> Desired:
+    """The endpoints of one family that the subsets of an Endpoints object list."""
     desired: Desired = {}
     for subset in endpoints.get("subsets") or ():
         ports: Ports = tuple(
             (p.get("name") or "", p.get("protocol") or "TCP", p["port"], p.get("appProtocol") or "")
             for p in subset.get("ports") or ()
         )
-        group = desired.setdefault(ports, [])
-        for name, ready in (("addresses", True), ("notReadyAddresses", False)):
-            group.extend(_endpoint(address, ready) for address in subset.get(name) or ())
+        found = [
+            _endpoint(address, ready)
+            for name, ready in (("addresses", True), ("notReadyAddresses", False))
+            for address in subset.get(name) or ()
+            if family_of(address["ip"]) == family
+        ]
+        if found:
+            desired.setdefault(ports, []).extend(found)
     return desired
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kmn.controlplane.endpoints.compute import Desired, Ports, port_objects
-from kmn.controlplane.endpoints.packing import pack
+from kmn.controlplane.endpoints.packing import Changes, pack
 from kmn.controlplane.runtime import LoopClient
 from kmn.k8s.objects import Object, labels, name_of, namespace_of, owner_reference, uid_of
 from kmn.k8s.resources import ENDPOINTSLICES
@@ -22,12 +24,24 @@ def slices_of(client: LoopClient, owner: Object, manager: str) -> list[Object]:
     ]  # fmt: skip
 
 
-def write_slices(client: LoopClient, owner: Object, manager: str, desired: Desired, extra: dict[str, str]) -> None:
-    """Make the slices of ``owner`` hold exactly ``desired``. ``extra`` labels come from the Service or Endpoints."""
+def write_slices(
+    client: LoopClient, owner: Object, manager: str, desired: Mapping[str, Desired], extra: dict[str, str]
+) -> None:
+    """Make the slices of ``owner`` hold exactly ``desired``, by address type: a slice has one.
+
+    ``extra`` labels come from the Service or Endpoints.
+    """
     wanted = {**extra, SERVICE_NAME: name_of(owner), MANAGED_BY: manager}
-    changes = pack(slices_of(client, owner, manager), desired)
+    existing = slices_of(client, owner, manager)
+    for kind, of_kind in desired.items():
+        there = [piece for piece in existing if piece["addressType"] == kind]
+        _write(client, owner, kind, pack(there, of_kind), wanted)
+    _delete(client, [piece for piece in existing if piece["addressType"] not in desired])
+
+
+def _write(client: LoopClient, owner: Object, kind: str, changes: Changes, wanted: dict[str, str]) -> None:
     for ports, endpoints in changes.create:
-        client.create(_slice(owner, wanted, ports, endpoints))
+        client.create(_slice(owner, kind, wanted, ports, endpoints))
     for piece, endpoints in changes.update:
         client.update({**piece, "metadata": {**piece["metadata"], "labels": wanted}, "endpoints": endpoints})
     for piece in changes.unchanged:
@@ -46,7 +60,7 @@ def _delete(client: LoopClient, slices: list[Object]) -> None:
         client.delete(ENDPOINTSLICES, namespace_of(piece), name_of(piece), uid=uid_of(piece))
 
 
-def _slice(owner: Object, wanted: dict[str, str], ports: Ports, endpoints: list[Object]) -> Object:
+def _slice(owner: Object, kind: str, wanted: dict[str, str], ports: Ports, endpoints: list[Object]) -> Object:
     return {
         "apiVersion": ENDPOINTSLICES.api_version,
         "kind": "EndpointSlice",
@@ -56,7 +70,7 @@ def _slice(owner: Object, wanted: dict[str, str], ports: Ports, endpoints: list[
             "labels": wanted,
             "ownerReferences": [owner_reference(owner)],
         },
-        "addressType": "IPv4",
+        "addressType": kind,
         "endpoints": endpoints,
         "ports": port_objects(ports),
     }

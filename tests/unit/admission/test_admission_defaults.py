@@ -148,8 +148,6 @@ def test_service() -> None:
         "type": "ClusterIP",
         "sessionAffinity": "None",
         "internalTrafficPolicy": "Cluster",
-        "ipFamilies": ["IPv4"],
-        "ipFamilyPolicy": "SingleStack",
         "ports": [{"port": 80, "targetPort": 80, "protocol": "TCP"}],
     }
     assert obj["status"] == {"loadBalancer": {}}

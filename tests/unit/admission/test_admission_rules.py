@@ -212,7 +212,7 @@ BAD: list[tuple[Object, str]] = [
     ),
     (service(type="ExternalName"), "spec.externalName: required with type ExternalName"),
     (service(type="ExternalName", externalName="a", clusterIP="10.96.0.9"), "may not be given with type ExternalName"),
-    (service(ipFamilies=["IPv6"]), "spec.ipFamilies: must be [IPv4]"),
+    (service(ipFamilies=["IPv6"]), "spec.ipFamilies[0]: not configured on this cluster"),
     (service(sessionAffinity="Cookie"), "spec.sessionAffinity: must be one of ClientIP, None"),
     (service(externalTrafficPolicy="Local"), "may only be given with type NodePort or LoadBalancer"),
     (service(externalIPs=["127.0.0.1"]), "not a loopback one"),
