@@ -58,7 +58,8 @@ class NodeIpam(Reconciler[Key]):
             return
         self._taken[key.name] = number
         cidrs = [str(network) for network in self._networks(number)]
-        node = self.client.update({**node, "spec": {**(node.get("spec") or {}), "podCIDR": cidrs[0], "podCIDRs": cidrs}})
+        spec = {**(node.get("spec") or {}), "podCIDR": cidrs[0], "podCIDRs": cidrs}
+        node = self.client.update({**node, "spec": spec})
         self._say(node, available=True, reason="CIDRAssigned", message=f"pods have addresses of {' and '.join(cidrs)}")
 
     def _refuse(self, key: Key, node: Object) -> None:

@@ -25,7 +25,7 @@ _PROBE_PORTS = [("liveness-probe", 8080, "TCP"), ("readiness-probe", 8181, "TCP"
 
 def dns_objects(spec: ClusterSpec) -> list[Object]:
     """ServiceAccount, Deployment of two replicas and Service ``kube-system/kube-dns``, in the order to create them."""
-    return [_service_account(), _deployment(), _service(str(spec.dns_address))]
+    return [_service_account(), _deployment(), _service(spec)]
 
 
 def _service_account() -> Object:
@@ -93,7 +93,11 @@ def _probe(path: str, port: str) -> dict[str, Any]:
     }
 
 
-def _service(address: str) -> Object:
+def _service(spec: ClusterSpec) -> Object:
+    families: dict[str, Any] = {}
+    if spec.ipv6:
+        addresses = [str(spec.dns_address), str(spec.ipv6.dns_address)]
+        families = {"ipFamilyPolicy": "PreferDualStack", "clusterIPs": addresses}
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -105,7 +109,8 @@ def _service(address: str) -> Object:
         },
         "spec": {
             "selector": dict(_LABELS),
-            "clusterIP": address,
+            "clusterIP": str(spec.dns_address),
+            **families,
             "ports": [{"name": n, "port": p, "protocol": protocol, "targetPort": p} for n, p, protocol in _PORTS],
         },
     }

@@ -2,7 +2,8 @@
 
 Between routers a packet takes any of the paths with the fewest hops (ECMP by a hash of addresses and ports). Where the
 links of these next hops all have a bandwidth, they are used in proportion to it; otherwise alike.
-No ARP anywhere: every neighbour is known.
+No ARP anywhere: every neighbour is known. IPv6, where the cluster has it, takes the same ways: its next hops are
+link-local addresses made from the IPv4 ones.
 
 Routers take packets that are a little larger than bridges and pods do. Open vSwitch (3.1) sends segmentation-offload
 packets on with a segment size that counts on 26 bytes of headers in TCP less than there may be: with SACK blocks among
@@ -15,13 +16,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from math import gcd
+from typing import NamedTuple
 
 from kmn.cluster_spec import ClusterSpec, FabricLink, Link
 from kmn.emulator import netlink, shaping
 from kmn.emulator.model import NodePlan
-from kmn.emulator.netlink import LOOPBACK_INDEX, MTU, NextHop, Request, Veth
+from kmn.emulator.netlink import LOOPBACK_INDEX, MTU, Address, Network, NextHop, Request, Veth, link_local
 from kmn.emulator.space import Space
 from kmn.naming import device, netns
 
@@ -36,6 +38,11 @@ SYSCTLS = {
     "net/ipv4/conf/all/send_redirects": "0",
     "net/ipv4/conf/default/send_redirects": "0",
     "net/ipv4/icmp_ratemask": "0",
+}
+IPV6_SYSCTLS = {
+    "net/ipv6/conf/all/forwarding": "1",
+    "net/ipv6/fib_multipath_hash_policy": "1",
+    "net/ipv6/icmp/ratelimit": "0",
 }
 _MOST_WEIGHT = 256
 _MTU = MTU + 100
@@ -129,12 +136,29 @@ class Uplink:
         return cls(address, f"0a:59:{tail}", f"0a:5a:{tail}", alias, link)
 
 
+class _Hop(NamedTuple):
+    """A way out of a router, by the IPv4 address of what is behind it."""
+
+    device: int
+    gateway: IPv4Address
+    weight: int = 1
+
+    def next(self, version: int) -> NextHop:
+        """The next hop in a family."""
+        return NextHop(self.device, self.gateway if version == 4 else link_local(self.gateway), self.weight)
+
+
 @dataclass(slots=True)
 class _Router:
     name: str
     address: IPv4Address
+    ipv6: IPv6Address | None
     space: Space
     next_index: int = 100
+
+    def source(self, version: int) -> Address | None:
+        """Its own address in a family, from which it speaks."""
+        return self.address if version == 4 else self.ipv6
 
     def take(self, count: int) -> int:
         """Free device indices, the first of ``count`` in a row."""
@@ -147,7 +171,7 @@ class _Router:
 class _Attachment:
     router: str
     device: str
-    networks: tuple[IPv4Network, ...]
+    networks: tuple[Network, ...]
 
 
 class Fabric:
@@ -157,7 +181,7 @@ class Fabric:
         self._spec = spec
         self._ways = ways(spec.routers, spec.fabric_links)
         self._routers: dict[str, _Router] = {}
-        self._hops: dict[tuple[str, int], NextHop] = {}  # (router, link): where the link leads
+        self._hops: dict[tuple[str, int], _Hop] = {}  # (router, link): where the link leads
         self._attached: dict[str, _Attachment] = {}
 
     @property
@@ -167,15 +191,19 @@ class Fabric:
 
     def build(self) -> None:
         """Make the routers and the links between them."""
+        dual = self._spec.ipv6 is not None
         for name in self._spec.routers:
-            space = Space.create(router_netns(self._spec, name), SYSCTLS)
-            self._routers[name] = _Router(name, router_address(self._spec, name), space)
+            sysctls = {**SYSCTLS, **(IPV6_SYSCTLS if dual else {})}
+            space = Space.create(router_netns(self._spec, name), sysctls, ipv6=dual)
+            address = router_address(self._spec, name)
+            self._routers[name] = _Router(name, address, self._spec.ipv6_of(address), space)
         for router in self._routers.values():
-            router.space.netlink.apply([netlink.address_add(LOOPBACK_INDEX, router.address)])
+            own = (router.address, router.ipv6) if router.ipv6 else (router.address,)
+            router.space.netlink.apply([netlink.address_add(LOOPBACK_INDEX, address) for address in own])
         for number, link in enumerate(self._spec.fabric_links):
             self._join(number, link)
         for target in self._routers.values():
-            self._route(target.name, [IPv4Network(target.address)])
+            self._route(target.name, [IPv4Network(target.address), *_alone(target.ipv6)])
 
     def release(self) -> None:
         """Let go of the routers, which stay."""
@@ -199,14 +227,14 @@ class Fabric:
             here.space.netlink.apply(
                 [
                     netlink.link_up(index),
-                    netlink.neighbour_add(index, there.address, other_mac),
+                    *self._neighbour(index, there.address, other_mac),
                     *shaping.egress(index, fabric_link.link),
                 ]
             )
-            self._hops[here.name, number] = NextHop(index, there.address)
+            self._hops[here.name, number] = _Hop(index, there.address)
 
     def attach(self, name: str, router: str, space: Space, port: Veth, uplink: Uplink,
-               networks: Sequence[IPv4Network]) -> None:  # fmt: skip
+               networks: Sequence[Network]) -> None:  # fmt: skip
         """Link a bridge's namespace to a router, and route ``networks`` there from all routers.
 
         ``port`` is the end in ``space``; it is set up.
@@ -221,13 +249,13 @@ class Fabric:
         here.space.netlink.apply(
             [
                 netlink.veth_add(own, peer),
-                netlink.neighbour_add(index, uplink.address, uplink.port_mac),
+                *self._neighbour(index, uplink.address, uplink.port_mac),
                 *shaping.egress(index, uplink.link),
                 *shaping.ingress(index, uplink.link, f"{own.name[:11]}-ifb", index + 1),
             ]
         )
         space.netlink.apply([netlink.link_up(port.name)])
-        hop = NextHop(index, uplink.address)
+        hop = _Hop(index, uplink.address)
         here.space.netlink.apply(self._routes(here, networks, [hop]))
         self._route(router, networks)
 
@@ -244,7 +272,14 @@ class Fabric:
             [netlink.link_delete(attachment.device), netlink.link_delete(ifb)]
         )
 
-    def _route(self, target: str, networks: Sequence[IPv4Network]) -> None:
+    def _neighbour(self, index: int, address: IPv4Address, mac: str) -> list[Request]:
+        """A next hop as neighbour, in each family that the cluster has."""
+        found = [netlink.neighbour_add(index, address, mac)]
+        if self._spec.ipv6 is not None:
+            found.append(netlink.neighbour_add(index, link_local(address), mac))
+        return found
+
+    def _route(self, target: str, networks: Sequence[Network]) -> None:
         """Routes to what is behind one router, on all others."""
         for router in self._routers.values():
             hops = [
@@ -255,10 +290,17 @@ class Fabric:
                 router.space.netlink.apply(self._routes(router, networks, hops))
 
     @staticmethod
-    def _routes(router: _Router, networks: Sequence[IPv4Network], hops: Sequence[NextHop]) -> list[Request]:
-        return [netlink.route_add(network, hops, router.address) for network in networks]
+    def _routes(router: _Router, networks: Sequence[Network], hops: Sequence[_Hop]) -> list[Request]:
+        return [
+            netlink.route_add(network, [hop.next(network.version) for hop in hops], router.source(network.version))
+            for network in networks
+        ]
 
 
-def node_networks(plan: NodePlan) -> tuple[IPv4Network, IPv4Network]:
+def _alone(address: IPv6Address | None) -> list[Network]:
+    return [IPv6Network(address)] if address else []
+
+
+def node_networks(plan: NodePlan) -> tuple[Network, ...]:
     """What the fabric routes to a node."""
-    return IPv4Network(plan.address), plan.pod_cidr
+    return (*(ip_network(address) for address in plan.addresses), *plan.pod_cidrs)

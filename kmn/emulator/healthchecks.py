@@ -119,14 +119,18 @@ class HealthChecks:
     def _counts(self, service: Key) -> dict[str, int]:
         """Ready endpoints by node; one that several slices list counts once."""
         found = {
-            (endpoint["nodeName"], endpoint["addresses"][0])
+            (piece["addressType"], endpoint["nodeName"], endpoint["addresses"][0])
             for piece in self._slices.get(service, {}).values()
             for endpoint in piece.get("endpoints") or ()
             if endpoint.get("nodeName") and (endpoint.get("conditions") or {}).get("ready") is not False
         }
+        of_family: dict[tuple[str, str], int] = {}
+        for family, node, _ in found:
+            of_family[family, node] = of_family.get((family, node), 0) + 1
         counts: dict[str, int] = {}
-        for node, _ in found:
-            counts[node] = counts.get(node, 0) + 1
+        for (_, node), count in of_family.items():
+            # Pods with addresses of both families count once.
+            counts[node] = max(count, counts.get(node, 0))
         return counts
 
 

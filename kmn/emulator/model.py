@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from kmn.cluster_spec import Link
 
-__all__ = ["NodePlan", "PodPort"]
+__all__ = ["NodeIpv6", "NodePlan", "PodPort"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIpv6:
+    """The IPv6 half of a node of a dual-stack cluster."""
+
+    address: IPv6Address
+    pod_cidr: IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +27,16 @@ class NodePlan:
     pod_cidr: IPv4Network
     router: str
     uplink: Link = Link()
+    ipv6: NodeIpv6 | None = None
+
+    @property
+    def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """The node's own, the primary one first."""
+        return (self.address, self.ipv6.address) if self.ipv6 else (self.address,)
+
+    @property
+    def pod_cidrs(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return (self.pod_cidr, self.ipv6.pod_cidr) if self.ipv6 else (self.pod_cidr,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +54,4 @@ class PodPort:
     resolv_conf: str
     hosts: str
     link: Link = Link()
+    ipv6: IPv6Interface | None = None  # with the node's prefix length

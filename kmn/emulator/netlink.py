@@ -13,12 +13,14 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
 __all__ = [
+    "Address",
     "Netlink",
     "NetlinkError",
+    "Network",
     "NextHop",
     "Request",
     "Veth",
@@ -27,6 +29,7 @@ __all__ = [
     "dummy_add",
     "group_delete",
     "link_delete",
+    "link_local",
     "link_group",
     "link_up",
     "mac_bytes",
@@ -55,7 +58,7 @@ _ACK_CAPPED, _ACK_TLVS = 0x100, 0x200
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GROUP = 1, 3, 4, 18, 20, 27
 _IFLA_OPERSTATE, _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 16, 28, 31, 32
 _INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_NOPREFIXROUTE = 1, 2, 8, 0x200
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 1, 2, 8, 0x2, 0x200
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH = 1, 4, 5, 7, 9
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NUD_PERMANENT = 0x80
@@ -196,13 +199,32 @@ def group_delete(group: int) -> Request:
 # --- addresses, routes, neighbours ------------------------------------------------------------------------------------
 
 
-def address_add(index: int, address: IPv4Address, prefix: int = 32, *, on_link: bool = True) -> Request:
-    """Give a device an address. ``on_link`` False leaves out the route to the address's network."""
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+_LINK_LOCAL = IPv6Network("fe80::/10")
+
+
+def _family(version: int) -> int:
+    return socket.AF_INET6 if version == 6 else socket.AF_INET
+
+
+def link_local(number: IPv4Address) -> IPv6Address:
+    """A link-local address for a next hop that has this IPv4 address: next hops are known by their MAC alone."""
+    return IPv6Address(0xFE80 << 112 | int(number))
+
+
+def address_add(index: int, address: Address, prefix: int | None = None, *, on_link: bool = True) -> Request:
+    """Give a device an address, of full length unless ``prefix`` is given. ``on_link`` False leaves out the route to
+    the address's network. An IPv6 address can be used at once: whether somebody else has it is not asked."""
     host = index == LOOPBACK_INDEX
-    body = struct.pack("=BBBBi", socket.AF_INET, prefix, 0, _SCOPE_HOST if host else _SCOPE_UNIVERSE, index)
+    prefix = address.max_prefixlen if prefix is None else prefix
+    body = struct.pack("=BBBBi", _family(address.version), prefix, 0, _SCOPE_HOST if host else _SCOPE_UNIVERSE, index)
     body += attribute(_IFA_LOCAL, address.packed) + attribute(_IFA_ADDRESS, address.packed)
-    if not on_link:
-        body += _u32(_IFA_FLAGS, _IFA_F_NOPREFIXROUTE)
+    flags = (0 if on_link else _IFA_F_NOPREFIXROUTE) | (_IFA_F_NODAD if address.version == 6 else 0)
+    if flags:
+        body += _u32(_IFA_FLAGS, flags)
     return Request(_RTM_NEWADDR, CREATE | REPLACE, body, f"add address {address}/{prefix}")
 
 
@@ -210,52 +232,54 @@ class NextHop(NamedTuple):
     """One way of a route: out of a device, to a gateway that counts as on that link whatever the addresses say."""
 
     device: int
-    gateway: IPv4Address
+    gateway: Address
     weight: int = 1  # 1 to 256, among the next hops of one route
 
 
 def route_add(
-    to: IPv4Network, hops: Sequence[NextHop], source: IPv4Address | None = None, *, table: int = _TABLE_MAIN
+    to: Network, hops: Sequence[NextHop], source: Address | None = None, *, table: int = _TABLE_MAIN
 ) -> Request:
     """Add or replace a route, over several next hops if there are several (ECMP)."""
     single = len(hops) == 1
-    body = _route(to, _RTNH_F_ONLINK if single else 0, table)
+    # Link-local addresses of IPv6 are on the link by themselves, and the kernel wants to hear nothing else of them.
+    on_link = 0 if any(hop.gateway in _LINK_LOCAL for hop in hops) else _RTNH_F_ONLINK
+    body = _route(to, on_link if single else 0, table)
     if single:
         body += _u32(_RTA_OIF, hops[0].device) + attribute(_RTA_GATEWAY, hops[0].gateway.packed)
     else:
-        body += attribute(_RTA_MULTIPATH, b"".join(_next_hop(hop) for hop in hops))
+        body += attribute(_RTA_MULTIPATH, b"".join(_next_hop(hop, on_link) for hop in hops))
     if source is not None:
         body += attribute(_RTA_PREFSRC, source.packed)
     return Request(_RTM_NEWROUTE, CREATE | REPLACE, body, f"add route to {to}")
 
 
-def route_delete(to: IPv4Network) -> Request:
+def route_delete(to: Network) -> Request:
     """Delete the route to a network. One that is gone is no error."""
     return Request(_RTM_DELROUTE, 0, _route(to, 0), f"delete route to {to}", (errno.ESRCH,))
 
 
-def _route(to: IPv4Network, flags: int, table: int = _TABLE_MAIN) -> bytes:
-    header = (socket.AF_INET, to.prefixlen, 0, 0, table, _PROTOCOL_STATIC, _SCOPE_UNIVERSE, _TYPE_UNICAST, flags)
+def _route(to: Network, flags: int, table: int = _TABLE_MAIN) -> bytes:
+    header = (_family(to.version), to.prefixlen, 0, 0, table, _PROTOCOL_STATIC, _SCOPE_UNIVERSE, _TYPE_UNICAST, flags)
     return struct.pack("=BBBBBBBBI", *header) + (
         attribute(_RTA_DST, to.network_address.packed) if to.prefixlen else b""
     )
 
 
-def _next_hop(hop: NextHop) -> bytes:
+def _next_hop(hop: NextHop, flags: int) -> bytes:
     gateway = attribute(_RTA_GATEWAY, hop.gateway.packed)
-    return struct.pack("=HBBi", 8 + len(gateway), _RTNH_F_ONLINK, hop.weight - 1, hop.device) + gateway
+    return struct.pack("=HBBi", 8 + len(gateway), flags, hop.weight - 1, hop.device) + gateway
 
 
-def neighbour_add(index: int, address: IPv4Address, mac: str) -> Request:
-    """A permanent neighbour entry: no ARP for this address."""
-    body = struct.pack("=BxxxiHBB", socket.AF_INET, index, _NUD_PERMANENT, 0, 0)
+def neighbour_add(index: int, address: Address, mac: str) -> Request:
+    """A permanent neighbour entry: no ARP, no neighbour discovery for this address."""
+    body = struct.pack("=BxxxiHBB", _family(address.version), index, _NUD_PERMANENT, 0, 0)
     body += attribute(_NDA_DST, address.packed) + attribute(_NDA_LLADDR, mac_bytes(mac))
     return Request(_RTM_NEWNEIGH, CREATE | REPLACE, body, f"add neighbour {address}")
 
 
-def neighbour_delete(index: int, address: IPv4Address) -> Request:
+def neighbour_delete(index: int, address: Address) -> Request:
     """Delete a neighbour entry. One that is gone is no error."""
-    body = struct.pack("=BxxxiHBB", socket.AF_INET, index, 0, 0, 0) + attribute(_NDA_DST, address.packed)
+    body = struct.pack("=BxxxiHBB", _family(address.version), index, 0, 0, 0) + attribute(_NDA_DST, address.packed)
     return Request(_RTM_DELNEIGH, 0, body, f"delete neighbour {address}", (errno.ENOENT, errno.ENODEV))
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "delete",
     "enter",
     "entered",
+    "ipv6_on",
     "isolate",
     "link_etc",
     "names",
@@ -84,14 +85,31 @@ def open_netns(name: str) -> int:
     return os.open(NETNS_DIR / name, os.O_RDONLY | os.O_CLOEXEC)
 
 
+# IPv6 without anything that is sent unasked: no link-local addresses, router solicitations, duplicate detection.
+_QUIET_IPV6 = {
+    "addr_gen_mode": "1",
+    "accept_dad": "0",
+    "accept_ra": "0",
+    "autoconf": "0",
+    "router_solicitations": "0",
+}
+
+
 def create(name: str, *, ipv6: bool = False) -> None:
-    """Make a namespace, which the calling thread is then in. Raises FileExistsError when the name is taken."""
+    """Make a namespace, which the calling thread is then in. Raises FileExistsError when the name is taken.
+
+    Without ``ipv6`` it has none; :func:`ipv6_on` may switch it on for single devices.
+    """
     _prepare()
     path = NETNS_DIR / name
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
     try:
         _call("unshare", _CLONE_NEWNET, about=f"network namespace {name}")
-        if not ipv6:
+        if ipv6:
+            sysctl("net/ipv6/conf/all/disable_ipv6", "0")
+            for key, value in _QUIET_IPV6.items():
+                sysctl(f"net/ipv6/conf/default/{key}", value)
+        else:
             # Router solicitations and MLD reports of a thousand namespaces would keep the switches busy.
             sysctl("net/ipv6/conf/all/disable_ipv6", "1", optional=True)
         _call("mount", _OWN.encode(), bytes(path), None, _MS_BIND, None, about=f"network namespace {name}")
@@ -127,6 +145,14 @@ def sysctl(name: str, value: str, *, optional: bool = False) -> None:
         os.write(file, value.encode())
     finally:
         os.close(file)
+
+
+def ipv6_on(*devices: str) -> None:
+    """Switch IPv6 on for devices of the calling thread's namespace, which had none so far."""
+    for device in devices:
+        for key, value in _QUIET_IPV6.items():
+            sysctl(f"net/ipv6/conf/{device}/{key}", value)
+        sysctl(f"net/ipv6/conf/{device}/disable_ipv6", "0")
 
 
 _prepared = False

@@ -6,14 +6,14 @@ import os
 import platform
 from collections.abc import Iterable
 from functools import cache
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
 
 import kmn
 from kmn.cluster_spec import ClusterSpec, Link, NodeSpec
 from kmn.emulator.edge import datapath_id
-from kmn.emulator.model import NodePlan
+from kmn.emulator.model import NodeIpv6, NodePlan
 from kmn.emulator.underlay import bridge_mac, node_uplink
 from kmn.k8s.dataplane import (
     DATAPATH_ID,
@@ -25,6 +25,7 @@ from kmn.k8s.dataplane import (
     UPLINK_NEXT_HOP_MAC,
     mac_of,
 )
+from kmn.k8s.families import ipv6_pod_network
 from kmn.k8s.objects import Object, labels, name_of
 from kmn.naming import netns
 
@@ -34,8 +35,9 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 _RESERVED = 3  # addresses of a pod network that no pod gets: network, gateway, broadcast
 
 
-def node_object(node: NodeSpec) -> Object:
+def node_object(cluster: ClusterSpec, node: NodeSpec) -> Object:
     """A Node of the cluster file; :func:`fill_in` completes it."""
+    ipv6 = cluster.ipv6_of(node.address)
     spec: dict[str, Any] = {"taints": [dict(taint) for taint in node.taints]} if node.taints else {}
     return {
         "apiVersion": "v1",
@@ -46,14 +48,14 @@ def node_object(node: NodeSpec) -> Object:
             **({"annotations": dict(node.annotations)} if node.annotations else {}),
         },
         "spec": spec,
-        "status": {"addresses": _addresses(node.name, node.address)},
+        "status": {"addresses": _addresses(node.name, (node.address, ipv6) if ipv6 else (node.address,))},
     }
 
 
 def address_of(node: Object) -> IPv4Address | None:
-    """The node's InternalIP, if it has one."""
+    """The node's IPv4 address, if it has one."""
     for entry in (node.get("status") or {}).get("addresses") or ():
-        if entry["type"] == "InternalIP":
+        if entry["type"] == "InternalIP" and ":" not in entry["address"]:
             return IPv4Address(entry["address"])
     return None
 
@@ -76,7 +78,13 @@ def plan_of(spec: ClusterSpec, node: Object, address: IPv4Address) -> NodePlan:
         pod_cidr=IPv4Network(node["spec"]["podCIDR"]),
         router=known.router if known else elsewhere,
         uplink=known.uplink if known else Link(),
+        ipv6=_ipv6_of(spec, node, address),
     )
+
+
+def _ipv6_of(spec: ClusterSpec, node: Object, address: IPv4Address) -> NodeIpv6 | None:
+    own, pods = spec.ipv6_of(address), ipv6_pod_network(node)
+    return NodeIpv6(own, pods) if own and pods else None
 
 
 def fill_in(cluster: str, node: Object, plan: NodePlan) -> None:
@@ -99,7 +107,7 @@ def fill_in(cluster: str, node: Object, plan: NodePlan) -> None:
         "pods": str(max(0, plan.pod_cidr.num_addresses - _RESERVED)),
     }
     status = node.setdefault("status", {})
-    status["addresses"] = _addresses(plan.name, plan.address)
+    status["addresses"] = _addresses(plan.name, plan.addresses)
     status["capacity"] = dict(resources)
     status["allocatable"] = dict(resources)
     status["nodeInfo"] = _node_info()
@@ -115,8 +123,9 @@ def _labels(name: str) -> dict[str, str]:
     }
 
 
-def _addresses(name: str, address: IPv4Address) -> list[dict[str, str]]:
-    return [{"type": "InternalIP", "address": str(address)}, {"type": "Hostname", "address": name}]
+def _addresses(name: str, addresses: Iterable[IPv4Address | IPv6Address]) -> list[dict[str, str]]:
+    internal = [{"type": "InternalIP", "address": str(address)} for address in addresses]
+    return [*internal, {"type": "Hostname", "address": name}]
 
 
 def _architecture() -> str:

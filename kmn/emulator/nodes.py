@@ -83,7 +83,7 @@ class NodeManager:
     def start(self) -> None:
         """Create the Nodes of the cluster file and the Edge, and begin. The fabric must be there."""
         for node in self._spec.nodes:
-            self._client.create(node_object(node))
+            self._client.create(node_object(self._spec, node))
         if self._spec.outside_hosts:
             self._client.create(edge_object(self._spec))
             self._watch_switch(EDGE_NAME)

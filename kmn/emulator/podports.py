@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface
 from typing import Protocol
 
 from kmn.cluster_spec import ClusterSpec, Link
@@ -14,6 +14,7 @@ from kmn.emulator import podfiles
 from kmn.emulator.model import PodPort
 from kmn.k8s import objects
 from kmn.k8s.dataplane import MAC, NETNS, OFPORT
+from kmn.k8s.families import ipv6_pod_network, pod_ips
 from kmn.k8s.objects import Object, key_of, uid_of
 
 __all__ = ["Plumber", "PodPorts", "pod_port"]
@@ -39,6 +40,7 @@ def pod_port(pod: Object, node: Object, spec: ClusterSpec, link: Link, node_reso
     """All about a pod's device, from the objects."""
     notes = objects.annotations(pod)
     network = IPv4Network(node["spec"]["podCIDR"])
+    ipv6, second = ipv6_pod_network(node), next((ip for ip in pod_ips(pod) if ":" in ip), None)
     return PodPort(
         uid=uid_of(pod),
         name=str(key_of(pod)),
@@ -51,6 +53,7 @@ def pod_port(pod: Object, node: Object, spec: ClusterSpec, link: Link, node_reso
         resolv_conf=podfiles.resolv_conf(pod, spec, node_resolv_conf),
         hosts=podfiles.hosts(pod, spec),
         link=link,
+        ipv6=IPv6Interface(f"{second}/{ipv6.prefixlen}") if ipv6 and second else None,
     )
 
 

@@ -24,6 +24,7 @@ from kmn.emulator.podstatus import (
 from kmn.emulator.runtime.protocol import Container, Health, Port, Ports, Probe, ProbeKind
 from kmn.k8s.dataplane import NETNS
 from kmn.k8s.events import EventType
+from kmn.k8s.families import pod_ips
 from kmn.k8s.objects import Object, annotation, controller_of, key_of, name_of, namespace_of, now, uid_of
 
 __all__ = ["Desk", "PodWorker"]
@@ -168,9 +169,11 @@ class PodWorker:
             state.last, state.terminated = state.terminated, {}
             state.restarts += 1
         state.state, state.run = "starting", f"{self.uid}/{name}/{state.restarts}"
-        addresses: tuple[str, ...] = ("0.0.0.0",)
+        own = pod_ips(self.pod)
+        dual = any(":" in ip for ip in own)
+        addresses: tuple[str, ...] = ("0.0.0.0", "::") if dual else ("0.0.0.0",)
         if self.host_network:  # a node has more addresses than its own, and replies must come from the one asked
-            addresses = (self.pod["status"]["podIP"], "127.0.0.1")
+            addresses = (*own, "127.0.0.1", *(("::1",) if dual else ()))
         self._desk.send(
             "start",
             Container(

@@ -9,10 +9,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from ipaddress import IPv4Address, IPv4Network
 
 from kmn.emulator import netlink
-from kmn.emulator.netlink import NextHop, Request, attribute
+from kmn.emulator.netlink import Address, Network, NextHop, Request, attribute
 
 __all__ = ["NODE_PORTS", "through_bridge"]
 
@@ -25,21 +24,24 @@ _FIRST, _OURS, _LOCAL = 0, 30, 100  # priorities
 _PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_SCTP)
 
 
-def through_bridge(address: IPv4Address, hop: NextHop) -> list[Request]:
-    """Requests that send what a node says to its own node ports by way of ``hop``."""
-    default = IPv4Network("0.0.0.0/0")
+def through_bridge(address: Address, default: Network, hop: NextHop) -> list[Request]:
+    """Requests that send what a node says to its own node ports by way of ``hop``.
+
+    ``default`` is everything, in the address's family.
+    """
+    version = address.version
     return [
         netlink.route_add(default, [hop], address, table=_TABLE),
-        _add(_LOCAL, _TABLE_LOCAL),
-        *(_add(_OURS, _TABLE, address, protocol) for protocol in _PROTOCOLS),
+        _add(version, _LOCAL, _TABLE_LOCAL),
+        *(_add(version, _OURS, _TABLE, address, protocol) for protocol in _PROTOCOLS),
         netlink.request(
-            _RTM_DELRULE, 0, _rule(_FIRST, _TABLE_LOCAL, 0), "delete rule of the local table", (errno.ENOENT,)
+            _RTM_DELRULE, 0, _rule(version, _FIRST, _TABLE_LOCAL, 0), "delete rule of the local table", (errno.ENOENT,)
         ),
     ]
 
 
-def _add(priority: int, table: int, to: IPv4Address | None = None, protocol: int = 0) -> Request:
-    body = _rule(priority, table, 32 if to is not None else 0)
+def _add(version: int, priority: int, table: int, to: Address | None = None, protocol: int = 0) -> Request:
+    body = _rule(version, priority, table, to.max_prefixlen if to is not None else 0)
     if to is not None:
         # Packets of the namespace's own are those that "came in" by lo.
         body += attribute(_FRA_IIFNAME, b"lo\0") + attribute(_FRA_DST, to.packed)
@@ -49,6 +51,7 @@ def _add(priority: int, table: int, to: IPv4Address | None = None, protocol: int
     return netlink.request(_RTM_NEWRULE, flags, body, f"add rule {priority}", (errno.EEXIST,))
 
 
-def _rule(priority: int, table: int, length: int) -> bytes:
-    head = struct.pack("=BBBBBxxBI", socket.AF_INET, length, 0, 0, table, _RULE_TO_TABLE, 0)
+def _rule(version: int, priority: int, table: int, length: int) -> bytes:
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
+    head = struct.pack("=BBBBBxxBI", family, length, 0, 0, table, _RULE_TO_TABLE, 0)
     return head + attribute(_FRA_PRIORITY, struct.pack("=I", priority))

@@ -20,10 +20,10 @@ class Space:
         self.netlink = netlink
 
     @classmethod
-    def create(cls, name: str, sysctls: Mapping[str, str] | None = None) -> Space:
+    def create(cls, name: str, sysctls: Mapping[str, str] | None = None, *, ipv6: bool = False) -> Space:
         """Make the namespace, with `lo` up. The calling thread's own namespace is restored."""
         with netns.restored():
-            netns.create(name)
+            netns.create(name, ipv6=ipv6)
             for key, value in (sysctls or {}).items():
                 netns.sysctl(key, value, optional=True)
             space = cls(name, netns.open_netns(name), Netlink(name))

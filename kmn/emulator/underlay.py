@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from kmn import naming
 from kmn.cluster_spec import ClusterSpec
@@ -20,21 +20,23 @@ from kmn.emulator import ethtool, features, netlink, netns, ovs, shaping
 from kmn.emulator.edge import EDGE_NAME, Edge, datapath_id
 from kmn.emulator.fabric import Fabric, Uplink, node_networks, offload
 from kmn.emulator.model import NodePlan, PodPort
-from kmn.emulator.netlink import LOOPBACK_INDEX, Netlink, NextHop, Request, Veth
+from kmn.emulator.netlink import LOOPBACK_INDEX, Address, Netlink, Network, NextHop, Request, Veth, link_local
 from kmn.emulator.ovs import BridgePlan, Port, Switch
 from kmn.emulator.ovsdb import OvsdbError
 from kmn.emulator.podfiles import node_resolv_conf
 from kmn.emulator.rules import through_bridge
 from kmn.emulator.space import Space
-from kmn.k8s.dataplane import GATEWAY_MAC, HOST_OFPORT, REJECT_IP, UPLINK_OFPORT, mac_of
+from kmn.k8s.dataplane import GATEWAY_MAC, HOST_OFPORT, REJECT_IP, REJECT_IPV6, UPLINK_OFPORT, mac_of
 from kmn.naming import Paths, device
 
 __all__ = ["API_PORT", "Underlay", "UnderlayError", "bridge_mac", "node_uplink"]
 
 API_PORT = 6443
-_DEFAULT = IPv4Network("0.0.0.0/0")
+_DEFAULT: dict[int, Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}  # by version of IP
 # Next hop of all that a node sends. Never seen in a packet: only its neighbour entry counts.
 _NODE_GATEWAY = IPv4Address("169.254.169.254")
+_NODE_GATEWAYS: dict[int, Address] = {4: _NODE_GATEWAY, 6: link_local(_NODE_GATEWAY)}
+_REJECT: dict[int, Address] = {4: IPv4Address(REJECT_IP), 6: IPv6Address(REJECT_IPV6)}
 # Chosen, so that a device is made and configured in one batch; high, because a new namespace may come with tunnel
 # devices of modules that are loaded.
 _ETH0 = 100  # index of eth0 in namespaces of nodes and pods
@@ -54,6 +56,11 @@ _NODE_SYSCTLS = {
     # gateway with the MAC of the wrong device. Flows answer.
     "net/ipv4/conf/all/arp_ignore": "8",
     "net/ipv4/icmp_ratemask": "0",
+}
+_NODE_IPV6_SYSCTLS = {
+    # As below for IPv4: it answers what must make no further hop. Nothing else for others reaches it.
+    "net/ipv6/conf/all/forwarding": "1",
+    "net/ipv6/icmp/ratelimit": "0",
 }
 
 
@@ -141,25 +148,25 @@ class Underlay:
         switch = Switch(spec.name, plan.name, name, self._paths.ovs(plan.name), log, self._template)
         self._nodes[plan.name] = _Node(plan, space, switch)
         self._write_etc(name, {"resolv.conf": node_resolv_conf(spec)})
-        gateway = plan.pod_cidr[1]
         eth0 = Veth("eth0", mac_of(str(plan.address)), _ETH0)
         space.netlink.apply(
             [
-                netlink.address_add(LOOPBACK_INDEX, IPv4Address(REJECT_IP)),
                 netlink.veth_add(eth0, Veth("host", index=_ETH0 + 1)),
                 netlink.link_up("host"),
-                netlink.address_add(_ETH0, plan.address),
-                netlink.address_add(_ETH0, gateway),
-                netlink.neighbour_add(_ETH0, _NODE_GATEWAY, GATEWAY_MAC),
-                netlink.route_add(_DEFAULT, [NextHop(_ETH0, _NODE_GATEWAY)], plan.address),
-                *through_bridge(plan.address, NextHop(_ETH0, _NODE_GATEWAY)),
             ]
         )
         with netns.entered(space.file):
+            if plan.ipv6:
+                # Not on the bridge's ports: their kernel side is to say nothing.
+                netns.ipv6_on("lo", "eth0")
+                for key, value in _NODE_IPV6_SYSCTLS.items():
+                    netns.sysctl(key, value)
             # The bridge hands over packets whose time to live ends here. A kernel answers these only where it routes.
             netns.sysctl("net/ipv4/conf/eth0/forwarding", "1")
             if not self._offload:
                 ethtool.segmentation_offload_off("eth0")
+        for address, pod_cidr in zip(plan.addresses, plan.pod_cidrs, strict=True):
+            space.netlink.apply(_node_requests(address, pod_cidr[1]))
         self._fabric.attach(plan.name, plan.router, space, Veth("uplink"), node_uplink(plan), node_networks(plan))
         mac = bridge_mac(plan.address)
         ports = (Port("uplink", UPLINK_OFPORT), Port("host", HOST_OFPORT))
@@ -249,11 +256,11 @@ class Underlay:
         """The calling thread ends up in the pod's namespace."""
         self._write_etc(pod.netns, {"resolv.conf": pod.resolv_conf, "hosts": pod.hosts})
         try:
-            netns.create(pod.netns)
+            netns.create(pod.netns, ipv6=pod.ipv6 is not None)
         except FileExistsError:
             # Left by an attempt that failed: nobody lists it as attached.
             netns.delete(pod.netns)
-            netns.create(pod.netns)
+            netns.create(pod.netns, ipv6=pod.ipv6 is not None)
         port = Veth(self._port(pod), netns=node.space.file, alias=pod.name)
         with Netlink(pod.netns) as link:
             link.apply([netlink.veth_add(Veth("eth0", pod.mac, _ETH0), port, up=False)])
@@ -366,15 +373,34 @@ class Underlay:
         self._fabric.release()
 
 
-def _pod_requests(pod: PodPort) -> list[Request]:
+def _node_requests(address: Address, gateway: Address) -> list[Request]:
+    """Addresses and routes of one family of a node."""
+    default, hop = _DEFAULT[address.version], NextHop(_ETH0, _NODE_GATEWAYS[address.version])
     return [
-        netlink.link_up(LOOPBACK_INDEX),
-        netlink.link_up(_ETH0),
-        # Everything by way of the gateway, whose MAC is known: the kernel has room for 1,024 neighbours that it asks
-        # for, in all namespaces together (net.ipv4.neigh.default.gc_thresh3). Beyond, packets are lost.
-        netlink.address_add(_ETH0, pod.address.ip, pod.address.network.prefixlen, on_link=False),
-        netlink.neighbour_add(_ETH0, pod.gateway, GATEWAY_MAC),
-        netlink.route_add(_DEFAULT, [NextHop(_ETH0, pod.gateway)]),
+        netlink.address_add(LOOPBACK_INDEX, _REJECT[address.version]),
+        netlink.address_add(_ETH0, address),
+        netlink.address_add(_ETH0, gateway),
+        netlink.neighbour_add(_ETH0, hop.gateway, GATEWAY_MAC),
+        netlink.route_add(default, [hop], address),
+        *through_bridge(address, default, hop),
+    ]
+
+
+def _pod_requests(pod: PodPort) -> list[Request]:
+    requests = [netlink.link_up(LOOPBACK_INDEX), netlink.link_up(_ETH0)]
+    # Everything by way of the gateway, whose MAC is known: the kernel has room for 1,024 neighbours that it asks
+    # for, in all namespaces together (net.ipv4.neigh.default.gc_thresh3). Beyond, packets are lost.
+    for interface in (pod.address, pod.ipv6):
+        if interface is None:
+            continue
+        hop: Address = pod.gateway if interface.version == 4 else interface.network[1]
+        requests += [
+            netlink.address_add(_ETH0, interface.ip, interface.network.prefixlen, on_link=False),
+            netlink.neighbour_add(_ETH0, hop, GATEWAY_MAC),
+            netlink.route_add(_DEFAULT[interface.version], [NextHop(_ETH0, hop)]),
+        ]
+    return [
+        *requests,
         *shaping.egress(_ETH0, pod.link),
         *shaping.ingress(_ETH0, pod.link, "ifb", _IFB),
     ]

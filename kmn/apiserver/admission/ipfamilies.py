@@ -1,6 +1,7 @@
 """Which IP families a Service has: ``spec.ipFamilyPolicy`` and ``spec.ipFamilies``, defaulted and checked.
 
-After ``initIPFamilyFields`` of ``pkg/registry/core/service/storage/alloc.go`` and ``validateUpgradeDowngradeIPFamilies``
+After ``initIPFamilyFields`` of ``pkg/registry/core/service/storage/alloc.go`` and
+``validateUpgradeDowngradeIPFamilies``
 of ``pkg/apis/core/validation``, with their words. Giving the addresses is the allocator's part (``services``).
 """
 
@@ -127,6 +128,6 @@ def _shape(errors: Errors, spec: Fields) -> None:
 def _unchanged_primary(errors: Errors, spec: Fields, was: Fields) -> None:
     """``validateUpgradeDowngradeIPFamilies``: headless Services have no address of a family, and may change."""
     before = was.get("ipFamilies") or []
-    if before and was.get("type") != "ExternalName" and not (_headless(spec) and _headless(was)):
-        if spec["ipFamilies"][0] != before[0]:
-            errors.invalid("spec.ipFamilies[0]", spec["ipFamilies"], "may not change once set")
+    may_change = was.get("type") == "ExternalName" or (_headless(spec) and _headless(was))
+    if before and not may_change and spec["ipFamilies"][0] != before[0]:
+        errors.invalid("spec.ipFamilies[0]", spec["ipFamilies"], "may not change once set")

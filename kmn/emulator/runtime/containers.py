@@ -119,10 +119,13 @@ class Container:
 
 def _bind(port: Port, address: str) -> socket.socket:
     protocol, number = port
-    sock = socket.socket(socket.AF_INET, _TYPES[protocol] | socket.SOCK_NONBLOCK, _PROTOCOLS[protocol])
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, _TYPES[protocol] | socket.SOCK_NONBLOCK, _PROTOCOLS[protocol])
     try:
         if protocol != "UDP":  # a restart must not wait for connections in TIME_WAIT; UDP would share the port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # IPv4 has a socket of its own
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((address, number))
         if protocol != "UDP":
             sock.listen(_BACKLOG)  # here, so that an address in use is found by now

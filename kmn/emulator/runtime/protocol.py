@@ -66,7 +66,7 @@ class Container:
 
     id: str
     netns: str
-    addresses: tuple[str, ...]  # to listen on: 0.0.0.0 in a namespace of its own
+    addresses: tuple[str, ...]  # to listen on: 0.0.0.0 (and ::) in a namespace of its own
     pod: str
     namespace: str
     node: str

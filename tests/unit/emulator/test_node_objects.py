@@ -14,7 +14,7 @@ SPEC = ClusterSpec("demo", (NODE,))
 
 
 def test_a_node_of_the_cluster_file() -> None:
-    node = node_object(NODE)
+    node = node_object(SPEC, NODE)
     assert node["metadata"]["labels"]["zone"] == "a"
     assert node["metadata"]["labels"]["kubernetes.io/hostname"] == "n1"
     assert node["metadata"]["annotations"] == {"note": "x"}
@@ -23,7 +23,7 @@ def test_a_node_of_the_cluster_file() -> None:
 
 
 def test_what_is_written_when_it_is_built() -> None:
-    node = draft(node_object(NODE))
+    node = draft(node_object(SPEC, NODE))
     node["spec"]["podCIDR"] = "10.244.7.0/24"
     plan = plan_of(SPEC, node, IPv4Address("172.18.0.2"))
     assert plan.pod_cidr == IPv4Network("10.244.7.0/24")
