@@ -51,7 +51,7 @@ def backends(service: ServiceView, slices: Iterable[SliceView], zones: Mapping[s
         found = [
             (candidate, Endpoint(candidate.address, piece.ports[name]))
             for piece in slices
-            if name in piece.ports
+            if name in piece.ports and piece.version == port.version
             for candidate in piece.candidates
         ]
         chosen[port] = Choice(_usable(found), _near(found, zones), _local(found) if local else {})

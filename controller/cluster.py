@@ -12,7 +12,8 @@ from typing import Any
 
 from controller.backends import Backends, backends
 from controller.desired import Changes, OwnerKey, Scope
-from controller.features.connectivity import connectivity
+from controller.family import V6
+from controller.features.connectivity import connectivity, family_connectivity
 from controller.features.edge import edge_flows
 from controller.features.node import node_flows
 from controller.features.pod import pod_flows
@@ -35,7 +36,7 @@ from controller.outside import Outside
 from controller.parsing import Malformed
 from controller.pipeline import Feature
 from controller.service_views import ServiceView, SliceView, service_view, slice_view
-from controller.views import EdgeView, NodeView, PodView, edge_view, node_view, pod_view, service_cidr
+from controller.views import EdgeView, NodeView, PodView, edge_view, node_view, pod_view, service_cidrs
 from kmn.k8s.objects import Key, Object, key_of
 
 __all__ = ["Bridge", "Cluster"]
@@ -51,7 +52,7 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "services": service_view,
     "endpointslices": slice_view,
     "edges": edge_view,
-    "clusters": service_cidr,
+    "clusters": service_cidrs,
     "namespaces": lambda obj: None,  # for controller.outside only
 }
 
@@ -275,8 +276,11 @@ class Cluster:
             self._service_parts.pop(key, None)
 
     def _compute_cidr(self, key: Key) -> None:
-        cidr = self._views["clusters"].get(key)
-        self.common.contribute(("Cluster", *key), service_cidr_flows(cidr) if cidr else ())
+        cidrs = self._views["clusters"].get(key) or ()
+        flows = [flow for cidr in cidrs for flow in service_cidr_flows(cidr)]
+        if any(cidr.version == 6 for cidr in cidrs):
+            flows += family_connectivity(V6)
+        self.common.contribute(("Cluster", *key), flows)
 
     def difference(self, bridge: str, installed: Installed) -> Changes:
         """What a switch lacks, has too much, or has otherwise than it should. Scopes must be up to date and taken."""

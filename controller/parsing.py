@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, TypeVar
 
 from kmn.k8s.objects import Object, describe
 
-__all__ = ["Malformed", "address", "parse", "transport_port"]
+__all__ = ["Malformed", "address", "any_address", "parse", "transport_port"]
 
 T = TypeVar("T")
 
@@ -27,6 +27,10 @@ def parse(obj: Object, field: str, convert: Callable[[Any], T], value: object, w
 
 def address(obj: Object, field: str, value: object) -> IPv4Address:
     return parse(obj, field, lambda v: IPv4Address(str(v)), value, "an IPv4 address")
+
+
+def any_address(obj: Object, field: str, value: object) -> IPv4Address | IPv6Address:
+    return parse(obj, field, lambda v: ip_address(str(v)), value, "an IP address")
 
 
 def transport_port(obj: Object, field: str, value: object) -> int:

@@ -48,7 +48,8 @@ class Table(IntEnum):
 
     # Who is it?
     CLASSIFIER = 0  # port, source address and MAC; what is not expected is dropped
-    ARP = 4  # every request is answered with the gateway's MAC
+    ARP = 4  # every request is answered with the gateway's MAC; of IPv6, neighbour discovery
+    ADVERTISEMENT = 5  # such an answer is completed
     # What connection is it of?
     UN_SNAT = 8  # answers to addresses that SNAT gave: translated back in NAT_ZONE
     CONNTRACK = 12  # tracked in ZONE; packets of known connections are translated
@@ -105,7 +106,7 @@ ZONE, NAT_ZONE = CT_ZONES
 #   reg0[0]    HAIRPIN   the packet leaves by the port that it came in by
 #   reg0[1]    MASQUERADE  it gets the node's address as source
 #   reg2       OUT_PORT  OpenFlow port that it leaves by
-#   reg4       ENDPOINT_IP    } of a Service with session affinity
+#   reg4       ENDPOINT_IP    } of a Service with session affinity; an IPv6 address is in reg12 to reg15 (xxreg3)
 #   reg6       ENDPOINT_PORT  }
 #   reg8       GROUP          } number of the group that the endpoint is of
 #   reg15      SCRATCH   between two actions of one flow

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_network
 
-from controller.parsing import address, parse, transport_port
+from controller.openflow.match import Address, Network
+from controller.parsing import any_address, parse, transport_port
+from kmn.k8s.families import FAMILIES
 from kmn.k8s.objects import Key, Object, key_of, labels
 
 __all__ = ["Candidate", "Endpoint", "ServicePort", "ServiceView", "SliceView", "service_view", "slice_view"]
@@ -22,28 +24,32 @@ _DEFAULT_AFFINITY = 10800  # seconds
 
 @dataclass(frozen=True, slots=True)
 class ServicePort:
-    """One port of a Service; ``name`` is "" when it has none, as in EndpointSlices."""
+    """One port of a Service in one IP family; ``name`` is "" when it has none, as in EndpointSlices.
+
+    A dual-stack Service has each of its ports twice: as with kube-proxy, endpoints of one family serve its addresses.
+    """
 
     name: str
     protocol: str
     port: int
     node_port: int = 0  # 0: none
+    version: int = 4  # of IP
 
     @property
     def described(self) -> str:
-        return f"{self.port}/{self.protocol}"
+        return f"{self.port}/{self.protocol}" + ("6" if self.version == 6 else "")
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
-    """A Service with a virtual address, and everything that leads to it."""
+    """A Service with virtual addresses, and everything that leads to it. Addresses are of both families."""
 
     key: Key
-    address: IPv4Address
+    addresses: tuple[Address, ...]
     ports: tuple[ServicePort, ...]
-    external_ips: tuple[IPv4Address, ...] = ()
-    balancer_ips: tuple[IPv4Address, ...] = ()
-    sources: tuple[IPv4Network, ...] = ()  # that may use the load balancer's addresses; none given: all may
+    external_ips: tuple[Address, ...] = ()
+    balancer_ips: tuple[Address, ...] = ()
+    sources: tuple[Network, ...] = ()  # that may use the load balancer's addresses; none given: all may
     internal_local: bool = False  # internalTrafficPolicy: Local
     external_local: bool = False  # externalTrafficPolicy: Local
     affinity: int = 0  # seconds that a client stays with its endpoint; 0: no session affinity
@@ -51,31 +57,30 @@ class ServiceView:
 
 def service_view(obj: Object) -> ServiceView | None:
     spec, marks = obj.get("spec") or {}, labels(obj)
-    vip = _first_ipv4(spec.get("clusterIPs") or [spec.get("clusterIP")])
-    if spec.get("type") == "ExternalName" or vip is None or any(label in marks for label in _NOT_OURS):
+    vips = [ip for ip in spec.get("clusterIPs") or [spec.get("clusterIP")] if ip and ip != "None"]
+    if spec.get("type") == "ExternalName" or not vips or any(label in marks for label in _NOT_OURS):
         return None
     kind = spec.get("type") or "ClusterIP"
     with_node_ports = kind in ("NodePort", "LoadBalancer")
+    addresses = tuple(any_address(obj, f"spec.clusterIPs[{i}]" if i else "spec.clusterIP", vip) for i, vip in enumerate(vips))
     ports = []
     for i, port in enumerate(spec.get("ports") or ()):
         at, node_port = f"spec.ports[{i}]", port.get("nodePort") if with_node_ports else None
-        ports.append(
+        ports += [
             ServicePort(
                 port.get("name") or "",
                 port.get("protocol") or "TCP",
                 transport_port(obj, f"{at}.port", port.get("port")),
                 transport_port(obj, f"{at}.nodePort", node_port) if node_port else 0,
+                address.version,
             )
-        )
+            for address in addresses
+        ]
     return ServiceView(
         key_of(obj),
-        address(obj, "spec.clusterIP", vip),
+        addresses,
         tuple(ports),
-        tuple(
-            address(obj, f"spec.externalIPs[{i}]", ip)
-            for i, ip in enumerate(spec.get("externalIPs") or ())
-            if ":" not in ip
-        ),
+        tuple(any_address(obj, f"spec.externalIPs[{i}]", ip) for i, ip in enumerate(spec.get("externalIPs") or ())),
         _balancer_ips(obj) if kind == "LoadBalancer" else (),
         _sources(obj) if kind == "LoadBalancer" else (),
         spec.get("internalTrafficPolicy") == "Local",
@@ -84,26 +89,21 @@ def service_view(obj: Object) -> ServiceView | None:
     )
 
 
-def _first_ipv4(addresses: list[str | None]) -> str | None:
-    return next((a for a in addresses if a and a != "None" and ":" not in a), None)
-
-
-def _balancer_ips(obj: Object) -> tuple[IPv4Address, ...]:
+def _balancer_ips(obj: Object) -> tuple[Address, ...]:
     ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
     return tuple(
-        address(obj, f"status.loadBalancer.ingress[{i}].ip", entry["ip"])
+        any_address(obj, f"status.loadBalancer.ingress[{i}].ip", entry["ip"])
         for i, entry in enumerate(ingress)
         # With mode Proxy the load balancer's address is its own: packets must go there.
-        if entry.get("ip") and ":" not in entry["ip"] and entry.get("ipMode", "VIP") == "VIP"
+        if entry.get("ip") and entry.get("ipMode", "VIP") == "VIP"
     )
 
 
-def _sources(obj: Object) -> tuple[IPv4Network, ...]:
+def _sources(obj: Object) -> tuple[Network, ...]:
     field = "spec.loadBalancerSourceRanges"
     return tuple(
-        parse(obj, f"{field}[{i}]", lambda v: IPv4Network(v.strip(), strict=False), source, "a network like 10.0.0.0/8")
+        parse(obj, f"{field}[{i}]", lambda v: ip_network(v.strip(), strict=False), source, "a network like 10.0.0.0/8")
         for i, source in enumerate(obj["spec"].get("loadBalancerSourceRanges") or ())
-        if ":" not in source
     )
 
 
@@ -127,7 +127,7 @@ def _seconds(value: object) -> int:
 class Endpoint:
     """One address and port behind a Service."""
 
-    address: IPv4Address
+    address: Address
     port: int
 
 
@@ -135,7 +135,7 @@ class Endpoint:
 class Candidate:
     """An endpoint of a slice that may be used: ready, or else still serving while it terminates."""
 
-    address: IPv4Address
+    address: Address
     ready: bool
     node: str = ""
     zones: tuple[str, ...] = ()  # hints: who should use it
@@ -144,22 +144,23 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class SliceView:
-    """An IPv4 EndpointSlice: candidates, and the number that each port (by name and protocol) has on them."""
+    """An EndpointSlice: candidates of one IP family, and the number of each port (by name and protocol) on them."""
 
     key: Key
     service: Key
     candidates: tuple[Candidate, ...]
     ports: Mapping[tuple[str, str], int]
+    version: int = 4  # of IP
 
 
 def slice_view(obj: Object) -> SliceView | None:
     service = labels(obj).get("kubernetes.io/service-name")
-    if not service or obj.get("addressType") != "IPv4":
+    if not service or obj.get("addressType") not in FAMILIES:
         return None
     candidates = []
     for i, endpoint in enumerate(obj.get("endpoints") or ()):
         conditions = endpoint.get("conditions") or {}
-        where = address(obj, f"endpoints[{i}].addresses[0]", (endpoint.get("addresses") or [None])[0])
+        where = any_address(obj, f"endpoints[{i}].addresses[0]", (endpoint.get("addresses") or [None])[0])
         ready = conditions.get("ready") is not False  # absent and null mean ready
         if ready or (conditions.get("serving") and conditions.get("terminating")):
             hints = endpoint.get("hints") or {}
@@ -173,4 +174,5 @@ def slice_view(obj: Object) -> SliceView | None:
         number = transport_port(obj, f"ports[{i}].port", port["port"])
         ports[port.get("name") or "", port.get("protocol") or "TCP"] = number
     key = key_of(obj)
-    return SliceView(key, Key(key.namespace, service), tuple(candidates), ports)
+    version = 4 + 2 * FAMILIES.index(obj["addressType"])
+    return SliceView(key, Key(key.namespace, service), tuple(candidates), ports, version)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from controller.parsing import Malformed, transport_port
+from controller.openflow.match import Address, Network
+from controller.parsing import Malformed, any_address, transport_port
 from controller.parsing import address as _address
 from controller.parsing import parse as _parse
 from kmn.k8s import dataplane, objects
+from kmn.k8s.families import internal_ipv6, pod_ips
 from kmn.k8s.objects import Key, Object, describe, key_of, name_of
 
 __all__ = [
@@ -23,15 +25,19 @@ __all__ = [
     "EdgeView",
     "HostPort",
     "Malformed",
+    "NodeNet",
     "NodeView",
     "PodView",
     "edge_view",
     "node_view",
     "pod_view",
-    "service_cidr",
+    "service_cidrs",
 ]
 
 T = TypeVar("T")
+
+
+_UNSPECIFIED = ("0.0.0.0", "::")
 
 
 def _port_number(value: Any) -> int:
@@ -52,7 +58,7 @@ class HostPort:
     """A port of a pod that is reached at its node's address."""
 
     protocol: str
-    host_ip: IPv4Address | None  # None: any of the node's
+    host_ip: Address | None  # None: any of the node's
     host_port: int
     container_port: int
 
@@ -67,6 +73,11 @@ class PodView:
     mac: str
     ofport: int
     host_ports: tuple[HostPort, ...] = ()
+    ipv6: IPv6Address | None = None
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        return (self.address, self.ipv6) if self.ipv6 else (self.address,)
 
 
 def pod_view(obj: Object) -> PodView | None:
@@ -83,6 +94,7 @@ def pod_view(obj: Object) -> PodView | None:
         _parse(obj, f"metadata.annotations[{dataplane.MAC}]", _mac, notes.get(dataplane.MAC), "a MAC address"),
         _parse(obj, where, _port_number, notes[dataplane.OFPORT], "an OpenFlow port number"),
         _host_ports(obj),
+        next((_parse(obj, "status.podIPs", IPv6Address, ip, "IP addresses") for ip in pod_ips(obj) if ":" in ip), None),
     )
 
 
@@ -94,18 +106,30 @@ def _host_ports(obj: Object) -> tuple[HostPort, ...]:
                 continue
             for j, port in enumerate(container.get("ports") or ()):
                 ip = port.get("hostIP") or "0.0.0.0"
-                if not port.get("hostPort") or ":" in ip:
+                if not port.get("hostPort"):
                     continue
                 at = f"spec.{kind}[{i}].ports[{j}]"
                 found.append(
                     HostPort(
                         port.get("protocol") or "TCP",
-                        None if ip == "0.0.0.0" else _address(obj, f"{at}.hostIP", ip),
+                        None if ip in _UNSPECIFIED else any_address(obj, f"{at}.hostIP", ip),
                         transport_port(obj, f"{at}.hostPort", port["hostPort"]),
                         transport_port(obj, f"{at}.containerPort", port.get("containerPort")),
                     )
                 )
     return tuple(found)
+
+
+class NodeNet(NamedTuple):
+    """A node in one IP family."""
+
+    address: Address
+    pod_cidr: Network
+
+    @property
+    def gateway(self) -> Address:
+        """The node's own address in its pods' network."""
+        return self.pod_cidr[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +146,13 @@ class NodeView:
     uplink_mac: str
     next_hop_mac: str
     zone: str = ""
+    ipv6: NodeNet | None = None
 
     @property
-    def gateway(self) -> IPv4Address:
-        """The node's own address in its pods' network."""
-        return self.pod_cidr[1]
+    def nets(self) -> tuple[NodeNet, ...]:
+        """One for each family, IPv4 first."""
+        own = NodeNet(self.address, self.pod_cidr)
+        return (own, self.ipv6) if self.ipv6 else (own,)
 
 
 def node_view(obj: Object) -> NodeView | None:
@@ -167,7 +193,17 @@ def node_view(obj: Object) -> NodeView | None:
         note(dataplane.UPLINK_MAC, _mac, "a MAC address"),
         note(dataplane.UPLINK_NEXT_HOP_MAC, _mac, "a MAC address"),
         objects.labels(obj).get("topology.kubernetes.io/zone", ""),
+        _ipv6_net(obj),
     )
+
+
+def _ipv6_net(obj: Object) -> NodeNet | None:
+    """None for a node that is IPv4 only."""
+    networks = [network for network in (obj.get("spec") or {}).get("podCIDRs") or () if ":" in network]
+    own = _parse(obj, "status.addresses[InternalIP]", internal_ipv6, obj, "an IPv6 address")
+    if not networks or own is None:
+        return None
+    return NodeNet(own, _parse(obj, "spec.podCIDRs", IPv6Network, networks[0], "an IPv6 network"))
 
 
 def _datapath_id(value: Any) -> int:
@@ -270,9 +306,12 @@ def _port_range(value: Any) -> tuple[int, int]:
     return first, last
 
 
-def service_cidr(obj: Object) -> IPv4Network | None:
-    """The network of virtual addresses, from the Cluster object."""
+def service_cidrs(obj: Object) -> tuple[Network, ...] | None:
+    """The networks of virtual addresses, one for each family of the cluster, from the Cluster object."""
     value = (obj.get("spec") or {}).get("serviceCIDR")
     if not value:
         return None
-    return _parse(obj, "spec.serviceCIDR", lambda v: IPv4Network(str(v)), value, "an IPv4 network")
+    return tuple(
+        _parse(obj, "spec.serviceCIDR", ip_network, network, "networks of IPv4 and IPv6")
+        for network in value.split(",")
+    )

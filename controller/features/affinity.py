@@ -14,11 +14,12 @@ import struct
 from collections.abc import Sequence
 from zlib import crc32
 
+from controller.family import family_of
 from controller.features.connectivity import dnat
-from controller.openflow.actions import Action, actions, goto, group, learn_endpoint, resubmit, set_reg
+from controller.openflow.actions import Action, actions, goto, group, learn_endpoint, resubmit, set_reg, set_xxreg3
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
-from controller.openflow.match import IP, match, reg
+from controller.openflow.match import Address, Field, match, reg, xxreg3
 from controller.pipeline import ENDPOINT_IP, ENDPOINT_PORT, GROUP, Feature, Table
 from controller.service_views import Endpoint
 
@@ -34,17 +35,24 @@ def ask(number: int) -> tuple[Action, ...]:
 
 def found(endpoint: Endpoint) -> tuple[Action, ...]:
     """What a bucket does."""
-    registers = set_reg(ENDPOINT_IP, int(endpoint.address)), set_reg(ENDPOINT_PORT, endpoint.port)
-    return (*registers, resubmit(Table.ENDPOINT))
+    number = int(endpoint.address)
+    address = set_xxreg3(number) if endpoint.address.version == 6 else set_reg(ENDPOINT_IP, number)
+    return address, set_reg(ENDPOINT_PORT, endpoint.port), resubmit(Table.ENDPOINT)
+
+
+def _holds(address: Address) -> tuple[Field, ...]:
+    """The register for the endpoint's address holds this one."""
+    return xxreg3(int(address)) if address.version == 6 else (reg(ENDPOINT_IP, int(address)),)
 
 
 def affinity_flows(owner: Owner, number: int, endpoints: Sequence[Endpoint], seconds: int) -> list[Flow]:
     """Flows of one group of endpoints."""
-    flows = [owner.flow(Table.ENDPOINT, 100, match(IP, reg(GROUP, number)), actions(group(number)))]
+    ip = family_of(endpoints[0].address).ip
+    flows = [owner.flow(Table.ENDPOINT, 100, match(ip, reg(GROUP, number)), actions(group(number)))]
     for endpoint in endpoints:
         here = match(
-            IP,
-            reg(ENDPOINT_IP, int(endpoint.address)),
+            ip,
+            *_holds(endpoint.address),
             reg(ENDPOINT_PORT, endpoint.port),
             reg(GROUP, number),
         )
@@ -54,7 +62,8 @@ def affinity_flows(owner: Owner, number: int, endpoints: Sequence[Endpoint], sec
             learned_cookie(owner, number, endpoint),
             min(seconds, _MAX_SECONDS),
             (GROUP, number),
-            ((ENDPOINT_IP, int(endpoint.address)), (ENDPOINT_PORT, endpoint.port)),
+            (ENDPOINT_IP, endpoint.address),
+            (ENDPOINT_PORT, endpoint.port),
         )
         translate = dnat(endpoint.address, endpoint.port)
         flows.append(owner.flow(Table.ENDPOINT, 200, here, actions(remember, translate)))
@@ -63,5 +72,5 @@ def affinity_flows(owner: Owner, number: int, endpoints: Sequence[Endpoint], sec
 
 def learned_cookie(owner: Owner, number: int, endpoint: Endpoint) -> int:
     """The cookie of what is learned of an endpoint: it goes when the endpoint goes."""
-    packed = struct.pack("!I4sH", number, endpoint.address.packed, endpoint.port)
+    packed = struct.pack("!I", number) + endpoint.address.packed + struct.pack("!H", endpoint.port)
     return owner.cookie(Feature.AFFINITY, crc32(packed))

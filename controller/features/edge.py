@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from controller.features.arp import answer
+from controller.family import V4
+from controller.features.neighbours import answer
 from controller.openflow.actions import (
     DEC_TTL,
     DROP,
@@ -93,8 +94,8 @@ def _pipeline(edge: EdgeView) -> list[Flow]:
     flows = [
         make(EdgeTable.CLASSIFIER, 100, match(ARP, fabric), actions(goto(EdgeTable.ARP))),
         # On the fabric the edge is whatever its routers send to it; among the hosts it is every next hop.
-        make(EdgeTable.ARP, 150, match(ARP, ARP_REQUEST, fabric), answer(edge.fabric_mac)),
-        make(EdgeTable.ARP, 100, match(ARP, ARP_REQUEST), answer(GATEWAY_MAC)),
+        make(EdgeTable.ARP, 150, match(ARP, ARP_REQUEST, fabric), answer(V4, edge.fabric_mac)),
+        make(EdgeTable.ARP, 100, match(ARP, ARP_REQUEST), answer(V4, GATEWAY_MAC)),
         make(EdgeTable.CONNTRACK, 100, match(IP), actions(ct(ZONE, nat=True, table=EdgeTable.STATE))),
         make(EdgeTable.STATE, 200, match(IP, ct_state("+inv+trk")), DROP),
         make(EdgeTable.STATE, 190, match(IP, ALLOWED), actions(goto(EdgeTable.ROUTING))),

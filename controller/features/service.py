@@ -18,13 +18,14 @@ affinity it is bits of the client's address.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from ipaddress import IPv4Network
+from typing import TypeVar
 from zlib import crc32
 
 from controller.backends import Backends, Choice
+from controller.family import FAMILIES, family_of
 from controller.features.affinity import affinity_flows, ask, found, learned_cookie
 from controller.features.connectivity import dnat
 from controller.openflow.actions import DROP, Actions, actions, goto, group
@@ -33,9 +34,9 @@ from controller.openflow.flow import Flow
 from controller.openflow.group import Bucket, Group, bucket, even_weights
 from controller.openflow.match import (
     FRAGMENT,
-    IP,
-    PROTOCOLS,
+    Address,
     Field,
+    Network,
     Protocol,
     in_port,
     match,
@@ -62,12 +63,13 @@ __all__ = [
     "service_flows",
 ]
 
+T = TypeVar("T", Address, Network)
+
 # Sets of endpoints.
 CLUSTER, NEAR, LOCAL = "", "near", "local"
 # Priorities of one way in: the more special the higher. 195 is the node's own address.
 _REFUSE_ADDRESS, _NOT_ALLOWED, _CLUSTER, _NEAR, _NO_LOCAL, _LOCAL = 190, 198, 200, 202, 204, 206
 
-_ANYWHERE = IPv4Network("0.0.0.0/0")
 _MAX_BUCKET = 0xFFFFFF00
 _GROUP_SIZE = 64  # endpoints in a group: 256 slots of the hash are then at least four a bucket
 _STICKY_GROUP_SIZE = 256  # with a hash of the source there are no slots; a group must fit a message
@@ -113,17 +115,22 @@ class _Way:
     port: int
     local: bool  # its traffic policy
     external: bool = False  # a way for those outside: masqueraded, or by its policy from the fabric only
-    sources: tuple[IPv4Network, ...] = ()  # given: nobody else
+    sources: tuple[Network, ...] = ()  # given: nobody else
 
 
 def _ways(service: ServiceView, port: ServicePort) -> Iterator[_Way]:
-    yield _Way(Table.SERVICE, (nw_dst(service.address),), port.port, service.internal_local)
+    def of_family(addresses: Iterable[T]) -> Iterator[T]:
+        return (address for address in addresses if address.version == port.version)
+
+    for address in of_family(service.addresses):
+        yield _Way(Table.SERVICE, (nw_dst(address),), port.port, service.internal_local)
     balancers = frozenset(service.balancer_ips)
-    for address in service.external_ips:
+    for address in of_family(service.external_ips):
         if address not in balancers:
             yield _Way(Table.SERVICE, (nw_dst(address),), port.port, service.external_local, True)
-    for address in service.balancer_ips:
-        yield _Way(Table.SERVICE, (nw_dst(address),), port.port, service.external_local, True, service.sources)
+    sources = tuple(of_family(service.sources))
+    for address in of_family(service.balancer_ips):
+        yield _Way(Table.SERVICE, (nw_dst(address),), port.port, service.external_local, True, sources)
     if port.node_port:
         yield _Way(Table.NODE_PORT, (), port.node_port, service.external_local, True)
 
@@ -132,8 +139,9 @@ def service_flows(service: ServiceView, chosen: Backends, numbers: Mapping[Part,
     """Flows and groups of one Service. ``numbers`` are those of its groups: as many parts as :func:`parts` says."""
     made = Programmed()
     owner = Owner(Feature.SERVICE, f"Service/{service.key}")
-    refuse = match(IP, nw_dst(service.address))
-    made.common[0].append(owner.flow(Table.SERVICE, _REFUSE_ADDRESS, refuse, actions(goto(Table.SERVICE_REJECT))))
+    for address in service.addresses:
+        refuse = match(family_of(address).ip, nw_dst(address))
+        made.common[0].append(owner.flow(Table.SERVICE, _REFUSE_ADDRESS, refuse, actions(goto(Table.SERVICE_REJECT))))
     for port, choice in chosen.items():
         _Port(service, port, choice, numbers, owner, made).program()
     return made
@@ -153,9 +161,13 @@ class _Port:
     ) -> None:
         self._service, self._port, self._choice = service, port, choice
         self._numbers, self._owner, self._made = numbers, owner, made
-        self._protocol: Protocol = PROTOCOLS[port.protocol]
+        self._family = FAMILIES[port.version]
+        self._protocol: Protocol = self._family.protocols[port.protocol]
         self._sticky = bool(service.affinity)
-        self._only_udp = port.protocol == "UDP" and [each.protocol for each in service.ports].count("UDP") == 1
+        self._only_udp = (
+            port.protocol == "UDP"
+            and [each.protocol for each in service.ports if each.version == port.version].count("UDP") == 1
+        )
 
     def program(self) -> None:
         ways = list(_ways(self._service, self._port))
@@ -205,7 +217,7 @@ class _Port:
         """Flows of one way: for every source that is allowed, every part."""
         flows, _ = self._made.at(node)
         common = (*self._protocol, *fields, *way.fields)
-        for source in way.sources or (_ANYWHERE,):
+        for source in way.sources or (self._family.everything,):
             for part, do in enumerate(parts):
                 wanted = match(*common, *self._client(source, part, len(parts)), tp_dst(self._protocol, way.port))
                 flows.append(self._owner.flow(way.table, priority, wanted, do))
@@ -215,7 +227,7 @@ class _Port:
                     client = self._client(source, part, len(parts) if self._sticky else 1)
                     flows.append(self._owner.flow(way.table, priority - 1, match(*common, *client, FRAGMENT), do))
 
-    def _client(self, source: IPv4Network, part: int, count: int) -> tuple[Field, ...]:
+    def _client(self, source: Network, part: int, count: int) -> tuple[Field, ...]:
         """Which clients: those from ``source``, and of these the ``part``-th of ``count``."""
         network = (nw_src(source),) if source.prefixlen else ()
         if count == 1:
@@ -223,7 +235,7 @@ class _Port:
         if self._sticky:
             bits, network_bits = count - 1, int(source.netmask)
             value = part & ~network_bits | int(source.network_address)
-            return (nw_src_bits(value, bits | network_bits),)
+            return (nw_src_bits(value, bits | network_bits, self._port.version),)
         # The lowest bit is left out: Linux gives connections even ports.
         return (*network, tp_src_bits(self._protocol, part << 1, count - 1 << 1))
 
@@ -260,7 +272,7 @@ def _bucket(endpoint: Endpoint, weight: int, sticky: bool) -> Bucket:
     return endpoint_bucket(number, endpoint, weight, sticky=sticky)
 
 
-def service_cidr_flows(network: IPv4Network) -> list[Flow]:
+def service_cidr_flows(network: Network) -> list[Flow]:
     """Virtual addresses that no Service has lead nowhere."""
     make = Owner(Feature.SERVICE, "Cluster").flow
-    return [make(Table.SERVICE, 100, match(IP, nw_dst(network)), DROP)]
+    return [make(Table.SERVICE, 100, match(family_of(network).ip, nw_dst(network)), DROP)]

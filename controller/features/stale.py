@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from controller.backends import Backends
+from controller.family import FAMILIES
 from controller.features.service import endpoint_bucket
 from controller.openflow.group import Group
+from controller.openflow.match import Address
 from controller.openflow.wire import CtFlush
 from controller.service_views import Endpoint, ServiceView
-from kmn.k8s.dataplane import REJECT_IP, REJECT_PORT
+from kmn.k8s.dataplane import REJECT_PORT
 
 __all__ = ["forget_installed", "stale_connections"]
 
 _UDP_NUMBER = 17
-_REFUSED = Endpoint(IPv4Address(REJECT_IP), REJECT_PORT)
+_REFUSED = {version: Endpoint(family.reject, REJECT_PORT) for version, family in FAMILIES.items()}
 
-# What connections were made to: an address (None: any node's) and a port.
-_Target = tuple[IPv4Address | None, int]
+# What connections were made to: an address (None: any node's) and a port, and the version of IP.
+_Target = tuple[Address | None, int, int]
 
 
 def stale_connections(
@@ -35,13 +37,14 @@ def stale_connections(
     for target, old in then.items():
         # A port that the Service has no more is refused, or lead nowhere.
         kept = now.get(target, frozenset[Endpoint]())
-        stale += [CtFlush(_UDP_NUMBER, *target, e.address, e.port) for e in sorted(old - kept)]
+        address, number, _ = target
+        stale += [CtFlush(_UDP_NUMBER, address, number, e.address, e.port) for e in sorted(old - kept)]
     if before is not None:
         # A port that the Service did not have before was refused.
         stale += [
-            CtFlush(_UDP_NUMBER, *target, _REFUSED.address, _REFUSED.port)
-            for target, new in now.items()
-            if target not in then and _REFUSED not in new
+            CtFlush(_UDP_NUMBER, address, port, _REFUSED[version].address, _REFUSED[version].port)
+            for (address, port, version), new in now.items()
+            if (address, port, version) not in then and _REFUSED[version] not in new
         ]
     return stale
 
@@ -52,11 +55,12 @@ def _udp(service: ServiceView | None, chosen: Backends) -> dict[_Target, frozens
         return found
     for port, choice in chosen.items():
         if port.protocol == "UDP":
-            endpoints = choice.all or frozenset([_REFUSED])
-            for address in (service.address, *service.external_ips, *service.balancer_ips):
-                found[address, port.port] = endpoints
+            endpoints = choice.all or frozenset([_REFUSED[port.version]])
+            for address in (*service.addresses, *service.external_ips, *service.balancer_ips):
+                if address.version == port.version:
+                    found[address, port.port, port.version] = endpoints
             if port.node_port:
-                found[None, port.node_port] = endpoints
+                found[None, port.node_port, port.version] = endpoints
     return found
 
 
@@ -65,17 +69,22 @@ def forget_installed(installed: Mapping[int, bytes], wanted: Mapping[int, Group]
 
     What the Services were then is not known any more, only the endpoints in the groups that the switch still has.
     """
-    stale = {_REFUSED}
+    stale = set(_REFUSED.values())
     for number, packed in installed.items():
         group = wanted.get(number)
         kept = {endpoint for _, endpoint in _endpoints(group.content)} if group else set()
         stale.update(endpoint for _, endpoint in _endpoints(packed) if endpoint not in kept)
-    return [CtFlush(_UDP_NUMBER, None, None, endpoint.address, endpoint.port) for endpoint in sorted(stale)]
+    return [CtFlush(_UDP_NUMBER, None, None, endpoint.address, endpoint.port) for endpoint in sorted(stale, key=_order)]
 
 
-# Where a bucket holds its endpoint: behind the heads of bucket, ct and nat, or in the values of two set_field actions.
-_IN_NAT, _IN_FIRST, _IN_SECOND = 8 + 24 + 16, 8 + 8, 8 + 16 + 8
-_ADDRESS_PORT, _VALUE = struct.Struct("!4sH"), struct.Struct("!I")
+def _order(endpoint: Endpoint) -> tuple[int, Endpoint]:
+    return endpoint.address.version, endpoint
+
+
+# Where a bucket holds its endpoint: behind the heads of bucket, ct and nat, or in the values of two set_field actions;
+# for IPv4 and for IPv6.
+_IN_NAT = struct.Struct("!48x4sH"), struct.Struct("!48x16sH")
+_IN_FIELDS = struct.Struct("!16x4s14xH"), struct.Struct("!16x16s10xH")
 
 
 def _endpoints(buckets: bytes) -> Iterator[tuple[int, Endpoint]]:
@@ -92,8 +101,8 @@ def _endpoints(buckets: bytes) -> Iterator[tuple[int, Endpoint]]:
 
 
 def _guesses(packed: bytes) -> Iterator[tuple[Endpoint, bool]]:
-    if len(packed) > _IN_NAT + _ADDRESS_PORT.size:
-        address, port = _ADDRESS_PORT.unpack_from(packed, _IN_NAT)
-        yield Endpoint(IPv4Address(address), port), False
-        (number,), (port,) = _VALUE.unpack_from(packed, _IN_FIRST), _VALUE.unpack_from(packed, _IN_SECOND)
-        yield Endpoint(IPv4Address(number), port & 0xFFFF), True
+    for places, sticky in ((_IN_NAT, False), (_IN_FIELDS, True)):
+        for place in places:
+            if len(packed) > place.size:
+                address, port = place.unpack_from(packed)
+                yield Endpoint(ip_address(address), port), sticky

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from functools import cache, lru_cache
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 from zlib import crc32
 
-from controller.openflow.match import mac_bytes
+from controller.openflow.match import Address, mac_bytes
 
 __all__ = [
     "DEC_TTL",
@@ -38,8 +38,12 @@ __all__ = [
     "set_eth_dst",
     "set_eth_src",
     "set_icmp_type",
+    "set_icmpv6_type",
+    "set_nd_options_type",
+    "set_nd_reserved",
     "set_nw_ttl",
     "set_reg",
+    "set_xxreg3",
 ]
 
 _NICIRA = 0x00002320
@@ -106,6 +110,9 @@ def group(number: int) -> Action:
     return Action(f"group:{number}", struct.pack("!HHI", 22, 8, number))
 
 
+_XXREG3 = 0x0001E410
+
+
 def _nxm_reg(number: int) -> int:
     return 0x00010004 | number << 9
 
@@ -124,6 +131,12 @@ def set_reg(number: int, value: int, mask: int = 0xFFFFFFFF) -> Action:
     packed = _set_field(struct.pack("!III", (_nxm_reg(number) | 0x100) + 4, value, mask))
     shown = f"{value:#x}" if value else "0"
     return Action(f"set_field:{shown}/{mask:#x}->reg{number}", packed)
+
+
+def set_xxreg3(value: int) -> Action:
+    """Write the registers 12 to 15 as one."""
+    packed = _set_field(_XXREG3.to_bytes(4, "big") + value.to_bytes(16, "big"))
+    return Action(f"set_field:{value:#x}->xxreg3", packed)
 
 
 @cache
@@ -147,6 +160,21 @@ def set_icmp_type(number: int) -> Action:
     return Action(f"set_field:{number}->icmp_type", _set_field(struct.pack("!IB", 0x80002601, number)))
 
 
+def set_icmpv6_type(number: int) -> Action:
+    """Of an ICMPv6 message; the flow must match on ICMPv6."""
+    return Action(f"set_field:{number}->icmpv6_type", _set_field(struct.pack("!IB", 0x80003A01, number)))
+
+
+def set_nd_options_type(number: int) -> Action:
+    """What the option of a message of neighbour discovery holds; 2: the MAC of who is asked for."""
+    return Action(f"set_field:{number}->nd_options_type", _set_field(struct.pack("!IB", 0x10000401, number)))
+
+
+def set_nd_reserved(flags: int) -> Action:
+    """The flags of a message of neighbour discovery."""
+    return Action(f"set_field:{flags}->nd_reserved", _set_field(struct.pack("!II", 0x10000204, flags)))
+
+
 def set_nw_ttl(ttl: int) -> Action:
     return Action(f"set_field:{ttl}->nw_ttl", _set_field(struct.pack("!IB", 0x00013A01, ttl)))
 
@@ -167,6 +195,10 @@ _COPY = {
     "arp_tha": ("NXM_NX_ARP_THA", 0x80003206, 48),
     "nw_src": ("NXM_OF_IP_SRC", 0x80001604, 32),
     "nw_dst": ("NXM_OF_IP_DST", 0x80001804, 32),
+    "ipv6_src": ("NXM_NX_IPV6_SRC", 0x80003410, 128),
+    "ipv6_dst": ("NXM_NX_IPV6_DST", 0x80003610, 128),
+    "nd_target": ("NXM_NX_ND_TARGET", 0x80003E10, 128),
+    "nd_tll": ("NXM_NX_ND_TLL", 0x80004206, 48),
     "arp_spa": ("NXM_OF_ARP_SPA", 0x80002C04, 32),
     "arp_tpa": ("NXM_OF_ARP_TPA", 0x80002E04, 32),
     **{f"reg{n}": (f"NXM_NX_REG{n}", _nxm_reg(n), 32) for n in range(16)},
@@ -216,23 +248,30 @@ def resubmit(table: int) -> Action:
 
 
 def learn_endpoint(
-    table: int, priority: int, cookie: int, seconds: int, group: tuple[int, int], loads: tuple[tuple[int, int], ...]
-) -> Action:
-    """Make a flow in ``table`` that gives what ``loads`` says to further packets of this source address.
+    table: int, priority: int, cookie: int, seconds: int, group: tuple[int, int], address: tuple[int, Address],
+    port: tuple[int, int],
+) -> Action:  # fmt: skip
+    """Make a flow in ``table`` that gives ``address`` and ``port`` to further packets of this source address.
 
-    ``group`` and ``loads`` are registers with values: the flow matches the one, and loads the others. It ends after
-    ``seconds``; learning it again begins them anew.
+    ``group``, ``address`` and ``port`` are registers with values: the flow matches the first, and loads the others; an
+    IPv6 address goes to ``xxreg3`` instead. It ends after ``seconds``; learning it again begins them anew.
     """
+    ipv6 = address[1].version == 6
     number, value = group
     # Specifications: source (a field, or a value) and destination (to match, or to load) of so many bits.
     immediate, load = 1 << 13, 1 << 11
-    specs = struct.pack("!HHIH", immediate | 16, 0x0800, 0x00000602, 0)
+    eth_type, source, source_text = (
+        (0x86DD, 0x00012610, "NXM_NX_IPV6_SRC") if ipv6 else (0x0800, 0x0E04, "NXM_OF_IP_SRC")
+    )
+    bits = address[1].max_prefixlen
+    into, into_text = (_XXREG3, "XXREG3") if ipv6 else (_nxm_reg(address[0]), f"REG{address[0]}")
+    specs = struct.pack("!HHIH", immediate | 16, eth_type, 0x00000602, 0)
     specs += struct.pack("!HIIH", immediate | 32, value, _nxm_reg(number), 0)
-    specs += struct.pack("!HIHIH", 32, 0x00000E04, 0, 0x00000E04, 0)
-    text = f"eth_type=0x800,reg{number}={value:#x},NXM_OF_IP_SRC[]"
-    for register, content in loads:
-        specs += struct.pack("!HIIH", immediate | load | 32, content, _nxm_reg(register), 0)
-        text += f",load:{content:#x}->NXM_NX_REG{register}[]"
+    specs += struct.pack("!HIHIH", bits, source, 0, source, 0)
+    specs += struct.pack("!H", immediate | load | bits) + address[1].packed + struct.pack("!IH", into, 0)
+    specs += struct.pack("!HIIH", immediate | load | 32, port[1], _nxm_reg(port[0]), 0)
+    text = f"eth_type={eth_type:#x},reg{number}={value:#x},{source_text}[]"
+    text += f",load:{int(address[1]):#x}->NXM_NX_{into_text}[],load:{port[1]:#x}->NXM_NX_REG{port[0]}[]"
     length = (32 + len(specs) + 7) // 8 * 8
     head = struct.pack("!HHIHHHHQHBxHH", 0xFFFF, length, _NICIRA, 16, 0, seconds, priority, cookie, 0, table, 0, 0)
     shown = f"learn(table={table},hard_timeout={seconds},priority={priority},cookie={cookie:#x},{text})"
@@ -241,6 +280,7 @@ def learn_endpoint(
 
 # As source of a connection: its own, with another port where answers would look like those of another connection.
 # (Open vSwitch calls it all-zero SNAT, and shows it as nat(src).)
+# It has no family.
 KEEP = IPv4Address("0.0.0.0")
 
 
@@ -248,7 +288,7 @@ class Nat(NamedTuple):
     """What ``ct(nat)`` does to a new connection."""
 
     direction: str  # "src" or "dst"
-    address: IPv4Address
+    address: Address
     port: int | None = None
     last_port: int | None = None  # of a range
 
@@ -259,18 +299,18 @@ def _nat(nat: Nat | None) -> Action:
     flags = 1 if nat.direction == "src" else 2
     if nat.address == KEEP:
         return Action(f"nat({nat.direction})", struct.pack("!HHIH2xHH", 0xFFFF, 16, _NICIRA, 36, flags, 0))
-    if nat.port is None:
-        packed = struct.pack("!HHIH2xHH4s4x", 0xFFFF, 24, _NICIRA, 36, flags, 0x01, nat.address.packed)
-        return Action(f"nat({nat.direction}={nat.address})", packed)
+    # Which of the fields follow: an address of IPv4 or IPv6, a port, the last port of a range.
+    present, body = 0x01 if isinstance(nat.address, IPv4Address) else 0x04, nat.address.packed
+    text = str(nat.address)
+    if nat.port is not None:
+        present, body = present | 0x10, body + nat.port.to_bytes(2, "big")
+        text = f"[{text}]:{nat.port}" if isinstance(nat.address, IPv6Address) else f"{text}:{nat.port}"
     if nat.last_port is not None:
-        packed = struct.pack(
-            "!HHIH2xHH4sHH", 0xFFFF, 24, _NICIRA, 36, flags, 0x31, nat.address.packed, nat.port, nat.last_port
-        )
-        return Action(f"nat({nat.direction}={nat.address}:{nat.port}-{nat.last_port})", packed)
-    packed = struct.pack(
-        "!HHIH2xHH4sH2x", 0xFFFF, 24, _NICIRA, 36, flags, 0x11, nat.address.packed, nat.port
-    )  # fmt: skip
-    return Action(f"nat({nat.direction}={nat.address}:{nat.port})", packed)
+        present, body = present | 0x20, body + nat.last_port.to_bytes(2, "big")
+        text += f"-{nat.last_port}"
+    length = (16 + len(body) + 7) // 8 * 8
+    packed = struct.pack("!HHIH2xHH", 0xFFFF, length, _NICIRA, 36, flags, present) + body
+    return Action(f"nat({nat.direction}={text})", packed.ljust(length, b"\0"))
 
 
 def _nat_range(chosen: NatRange) -> Action:
@@ -292,9 +332,9 @@ def ct(
     table: int | None = None,
     commit: bool = False,
     nat: bool = False,
-    src: IPv4Address | NatRange | None = None,
+    src: Address | NatRange | None = None,
     src_ports: tuple[int, int] | None = None,
-    dst: tuple[IPv4Address, int] | None = None,
+    dst: tuple[Address, int] | None = None,
     mark: Action | tuple[Action, ...] = (),
 ) -> Action:
     """Connection tracking.

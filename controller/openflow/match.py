@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from functools import cache
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
 __all__ = [
@@ -17,12 +17,19 @@ __all__ = [
     "FRAGMENT",
     "ICMP",
     "IP",
+    "IPV6",
+    "ND_ADVERTISEMENT",
+    "ND_SOLICITATION",
     "PROTOCOLS",
+    "PROTOCOLS6",
     "SCTP",
     "TCP",
     "UDP",
+    "Address",
     "Field",
     "Match",
+    "Network",
+    "Protocol",
     "arp_sha",
     "arp_spa",
     "arp_tpa",
@@ -34,6 +41,8 @@ __all__ = [
     "in_port",
     "mac_bytes",
     "match",
+    "nd_sll",
+    "nd_target",
     "nw_dst",
     "nw_src",
     "nw_src_bits",
@@ -41,6 +50,7 @@ __all__ = [
     "reg",
     "tp_dst",
     "tp_src_bits",
+    "xxreg3",
 ]
 
 
@@ -90,6 +100,11 @@ _IPV4_DST = 0x80001804
 _TCP_SRC = 0x80001B04  # masked
 _TCP_DST = 0x80001C02
 _ICMP_TYPE = 0x80002601
+_ICMPV6_TYPE = 0x80003A01
+_IPV6_SRC = 0x80003410
+_IPV6_DST = 0x80003610
+_ND_TARGET = 0x80003E10
+_ND_SLL = 0x80004006
 _UDP_SRC = 0x80001F04  # masked
 _UDP_DST = 0x80002002
 _SCTP_SRC = 0x80002304  # masked
@@ -99,6 +114,7 @@ _ARP_SPA = 0x80002C04
 _ARP_TPA = 0x80002E04
 _ARP_SHA = 0x80003006
 _XREG0 = 0x80010110  # masked
+_XREG6 = 0x80010C08
 _IP_FRAG = 0x00013502  # masked
 _IP_TTL = 0x00013A01
 _CT_STATE = 0x0001D308  # masked
@@ -118,7 +134,11 @@ def mac_bytes(mac: str) -> bytes:
     return value
 
 
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
 _ETH_IP = Field(3, _oxm(_ETH_TYPE, b"\x08\x00"), 3, "ip")
+_ETH_IPV6 = Field(3, _oxm(_ETH_TYPE, b"\x86\xdd"), 3, "ipv6")
 _ETH_ARP = Field(3, _oxm(_ETH_TYPE, b"\x08\x06"), 3, "arp")
 
 
@@ -128,12 +148,18 @@ class Protocol(NamedTuple):
     eth_type: Field
     ip_proto: Field
 
+    @property
+    def number(self) -> int:
+        """As in IP headers."""
+        return self.ip_proto.oxm[-1]
 
-def _protocol(name: str, number: int) -> Protocol:
-    return Protocol(_ETH_IP._replace(text=name), Field(6, _oxm(_IP_PROTO, bytes([number])), 14, ""))
+
+def _protocol(name: str, number: int, eth_type: Field = _ETH_IP) -> Protocol:
+    return Protocol(eth_type._replace(text=name), Field(6, _oxm(_IP_PROTO, bytes([number])), 14, ""))
 
 
 IP = _ETH_IP
+IPV6 = _ETH_IPV6
 ARP = _ETH_ARP
 TCP = _protocol("tcp", 6)
 UDP = _protocol("udp", 17)
@@ -142,6 +168,11 @@ ICMP = _protocol("icmp", 1)
 # Any fragment of a packet, the first included. Ports are matched by no fragment: Open vSwitch takes them for 0.
 FRAGMENT = Field(6, _oxm(_IP_FRAG, b"\1\1"), 14, "nw_frag=yes")
 PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}  # by their names in the API
+PROTOCOLS6 = {name: _protocol(f"{name.lower()}6", number, IPV6) for name, number in
+              (("TCP", 6), ("UDP", 17), ("SCTP", 132))}  # fmt: skip
+_ICMPV6 = _protocol("icmp6", 58, IPV6)
+ND_SOLICITATION = (*_ICMPV6, Field(7, _oxm(_ICMPV6_TYPE, bytes([135])), 17, "icmp_type=135"))
+ND_ADVERTISEMENT = (*_ICMPV6, Field(7, _oxm(_ICMPV6_TYPE, bytes([136])), 17, "icmp_type=136"))
 ARP_REQUEST = Field(4, _oxm(_ARP_OP, b"\x00\x01"), 12, "arp_op=1")
 
 
@@ -159,35 +190,46 @@ def dl_dst(mac: str) -> Field:
     return Field(2, _oxm(_ETH_DST, mac_bytes(mac)), 8, f"dl_dst={mac}")
 
 
-def _address(rank: int, header: int, place: int, name: str, address: IPv4Address | IPv4Network) -> Field:
-    if isinstance(address, IPv4Address):
+def _address(rank: int, header: int, place: int, name: str, address: Address | Network) -> Field:
+    if isinstance(address, IPv4Address | IPv6Address):
         return Field(rank, _oxm(header, address.packed), place, f"{name}={address}")
-    if address.prefixlen == 32:
+    if address.prefixlen == address.max_prefixlen:
         return _address(rank, header, place, name, address.network_address)
-    masked = _oxm((header | 0x100) + 4, address.network_address.packed + address.netmask.packed)
+    masked = _oxm(
+        (header | 0x100) + address.max_prefixlen // 8, address.network_address.packed + address.netmask.packed
+    )
     return Field(rank, masked, place, f"{name}={address}")
 
 
-def nw_src(address: IPv4Address | IPv4Network) -> Field:
+def nw_src(address: Address | Network) -> Field:
+    """The source address, of IPv4 or IPv6."""
+    if address.version == 6:
+        return _address(4, _IPV6_SRC, 9, "ipv6_src", address)
     return _address(4, _IPV4_SRC, 9, "nw_src", address)
 
 
-def nw_src_bits(value: int, mask: int) -> Field:
+def nw_src_bits(value: int, mask: int, version: int = 4) -> Field:
     """Some bits of the source address."""
+    if version == 6:
+        bits = value.to_bytes(16, "big") + mask.to_bytes(16, "big")
+        return Field(4, _oxm(_IPV6_SRC + 0x110, bits), 9, f"ipv6_src={IPv6Address(value)}/{IPv6Address(mask)}")
     bits = value.to_bytes(4, "big") + mask.to_bytes(4, "big")
     return Field(4, _oxm(_IPV4_SRC + 0x104, bits), 9, f"nw_src={IPv4Address(value)}/{IPv4Address(mask)}")
 
 
-def nw_dst(address: IPv4Address | IPv4Network) -> Field:
+def nw_dst(address: Address | Network) -> Field:
+    """The destination address, of IPv4 or IPv6."""
+    if address.version == 6:
+        return _address(5, _IPV6_DST, 10, "ipv6_dst", address)
     return _address(5, _IPV4_DST, 10, "nw_dst", address)
 
 
-def arp_spa(address: IPv4Address) -> Field:
+def arp_spa(address: Address) -> Field:
     """Who asks."""
     return _address(5, _ARP_SPA, 10, "arp_spa", address)
 
 
-def arp_tpa(address: IPv4Address) -> Field:
+def arp_tpa(address: Address) -> Field:
     """Who is asked for."""
     return _address(6, _ARP_TPA, 11, "arp_tpa", address)
 
@@ -196,17 +238,30 @@ def arp_sha(mac: str) -> Field:
     return Field(7, _oxm(_ARP_SHA, mac_bytes(mac)), 13, f"arp_sha={mac}")
 
 
+def nd_target(address: Address) -> Field:
+    """Who is asked for; together with ``ND_SOLICITATION``."""
+    return _address(9, _ND_TARGET, 18, "nd_target", address)
+
+
+def nd_sll(mac: str) -> Field:
+    """The MAC of who asks; together with ``ND_SOLICITATION``."""
+    return Field(10, _oxm(_ND_SLL, mac_bytes(mac)), 19, f"nd_sll={mac}")
+
+
+_PORTS = {6: (_TCP_SRC, _TCP_DST), 17: (_UDP_SRC, _UDP_DST), 132: (_SCTP_SRC, _SCTP_DST)}
+
+
 @cache
 def tp_dst(protocol: Protocol, port: int) -> Field:
     """The destination port of TCP, UDP or SCTP."""
-    header = _TCP_DST if protocol is TCP else _UDP_DST if protocol is UDP else _SCTP_DST
+    _, header = _PORTS[protocol.number]
     return Field(8, _oxm(header, port.to_bytes(2, "big")), 16, f"tp_dst={port}")
 
 
 @cache
 def tp_src_bits(protocol: Protocol, value: int, mask: int) -> Field:
     """Some bits of the source port of TCP, UDP or SCTP."""
-    header = _TCP_SRC if protocol is TCP else _UDP_SRC if protocol is UDP else _SCTP_SRC
+    header, _ = _PORTS[protocol.number]
     bits = value.to_bytes(2, "big") + mask.to_bytes(2, "big")
     return Field(7, _oxm(header, bits), 15, f"tp_src={value:#x}/{mask:#x}")
 
@@ -231,6 +286,18 @@ def reg(number: int, value: int, mask: int = 0xFFFFFFFF) -> Field:
     pair = value.to_bytes(4, "big") + bytes(4) + mask.to_bytes(4, "big") + bytes(4)
     text = f"reg{number}={value:#x}" + ("" if mask == 0xFFFFFFFF else f"/{mask:#x}")
     return Field(20 + number, _oxm(_XREG0 + (number // 2 << 9), pair), 4, text)
+
+
+@cache
+def xxreg3(value: int) -> tuple[Field, Field]:
+    """The registers 12 to 15 as one, which an IPv6 address fits in. Open vSwitch reports it in two halves."""
+    words = [value >> shift & 0xFFFFFFFF for shift in (96, 64, 32, 0)]
+    shown = [f"reg{12 + n}={word:#x}" if word else f"reg{12 + n}=0" for n, word in enumerate(words)]
+    halves = value.to_bytes(16, "big")
+    return (
+        Field(32, _oxm(_XREG6, halves[:8]), 4, ",".join(shown[:2])),
+        Field(34, _oxm(_XREG6 + (1 << 9), halves[8:]), 4, ",".join(shown[2:])),
+    )
 
 
 _CT_STATE_BITS = ("new", "est", "rel", "rpl", "inv", "trk", "snat", "dnat")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from controller.openflow.flow import Flow
 from controller.openflow.group import Group
+from controller.openflow.match import Address
 
 __all__ = [
     "CtFlush",
@@ -177,9 +177,9 @@ class CtFlush(NamedTuple):
     one endpoint."""
 
     protocol: int
-    address: IPv4Address | None
+    address: Address | None
     port: int | None
-    endpoint: IPv4Address
+    endpoint: Address
     endpoint_port: int
 
 
@@ -197,17 +197,22 @@ def forget(zone: int, what: CtFlush | Unlearn, xid: int) -> bytes:
 
 
 _PORT = struct.Struct("!HH4x" "HHH2x")  # fmt: skip
-_TUPLE = struct.Struct("!HH4x" "HH10xH4s4x" "HHH2x")  # fmt: skip
+_TUPLE = struct.Struct("!HH4x" "HH16s4x" "HHH2x")  # fmt: skip
+
+
+def _mapped(address: Address) -> bytes:
+    """Addresses are written as IPv6 ones, those of IPv4 mapped into them."""
+    return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
 
 
 def ct_flush(zone: int, flush: CtFlush, xid: int) -> bytes:
     """NXT_CT_FLUSH (Open vSwitch 3.1): by destination of the first packet and source of the answers."""
-    # The tuples are type-length-values in type-length-values; addresses are written as IPv4-mapped IPv6.
+    # The tuples are type-length-values in type-length-values.
     original = b""
     if flush.address is not None:
-        original = _TUPLE.pack(0, 40, 1, 20, 0xFFFF, flush.address.packed, 3, 8, flush.port)
+        original = _TUPLE.pack(0, 40, 1, 20, _mapped(flush.address), 3, 8, flush.port)
     elif flush.port is not None:
         original = _PORT.pack(0, 16, 3, 8, flush.port)
-    reply = _TUPLE.pack(1, 40, 0, 20, 0xFFFF, flush.endpoint.packed, 2, 8, flush.endpoint_port)
+    reply = _TUPLE.pack(1, 40, 0, 20, _mapped(flush.endpoint), 2, 8, flush.endpoint_port)
     body = struct.pack("!IIB7x", _NICIRA, 32, flush.protocol) + original + reply + struct.pack("!HHH2x", 2, 8, zone)
     return struct.pack("!BBHI", VERSION, EXPERIMENTER, 8 + len(body), xid) + body
