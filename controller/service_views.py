@@ -62,7 +62,9 @@ def service_view(obj: Object) -> ServiceView | None:
         return None
     kind = spec.get("type") or "ClusterIP"
     with_node_ports = kind in ("NodePort", "LoadBalancer")
-    addresses = tuple(any_address(obj, f"spec.clusterIPs[{i}]" if i else "spec.clusterIP", vip) for i, vip in enumerate(vips))
+    addresses = tuple(
+        any_address(obj, f"spec.clusterIPs[{i}]" if i else "spec.clusterIP", vip) for i, vip in enumerate(vips)
+    )
     ports = []
     for i, port in enumerate(spec.get("ports") or ()):
         at, node_port = f"spec.ports[{i}]", port.get("nodePort") if with_node_ports else None

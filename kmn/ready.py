@@ -17,6 +17,7 @@ from kmn.errors import UserError
 from kmn.k8s.client import Client, Listing
 from kmn.k8s.dataplane import DATAPLANE_NAME, OBSERVED_RESOURCES
 from kmn.k8s.errors import NotFound
+from kmn.k8s.families import FAMILIES, family_of, pod_ips
 from kmn.k8s.objects import Object, condition, controller_of, labels, name_of, namespace_of, uid_of
 from kmn.k8s.resources import (
     DAEMONSETS,
@@ -263,10 +264,12 @@ def _endpoint_problems(services: list[Object], pods: list[Object], slices: list[
         namespace = namespace_of(service)
         candidates = min((by_label[namespace, key, value] for key, value in selector.items()), key=len)
         have = serving[namespace, name_of(service)]
+        families = service["spec"].get("ipFamilies") or FAMILIES[:1]
         missing = [
             name_of(pod)
             for pod in candidates
-            if selector.items() <= labels(pod).items() and (pod.get("status") or {}).get("podIP") not in have
+            if selector.items() <= labels(pod).items()
+            and any(family_of(ip) in families and ip not in have for ip in pod_ips(pod))
         ]
         if missing:
             found.append(Problem(f"service {namespace}/{name_of(service)}", "EndpointsBehind",

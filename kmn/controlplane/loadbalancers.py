@@ -15,6 +15,7 @@ from kmn.controlplane.pools import Exhausted, Pool
 from kmn.controlplane.runtime import LoopClient, Reconciler
 from kmn.controlplane.workloads.ownership import get_or_none
 from kmn.k8s.client import WatchEvent
+from kmn.k8s.families import FAMILIES
 from kmn.k8s.loadbalancers import LoadBalancer, is_ours, read_load_balancer
 from kmn.k8s.objects import Key, Object, describe, key_of
 from kmn.k8s.resources import SERVICES, Resource
@@ -54,6 +55,13 @@ class LoadBalancers(Reconciler[Key]):
             self._ensure(key, service)
 
     def _ensure(self, key: Key, service: Object) -> None:
+        families = service["spec"].get("ipFamilies") or FAMILIES[:1]
+        if "IPv6" in families:
+            message = f"{describe(service)}: outside the cluster is IPv4 only: the load balancer has no IPv6 address"
+            self.recorder.once(service, "Warning", "NotEmulated", message)
+        if "IPv4" not in families:
+            self._release(key, service)
+            return
         wish = read_load_balancer(service)
         for text in wish.not_emulated:
             self.recorder.once(service, "Warning", "NotEmulated", f"{describe(service)}: annotation {text}")
