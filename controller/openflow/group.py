@@ -48,6 +48,7 @@ class Group(NamedTuple):
     id: int
     buckets: tuple[Bucket, ...]
     by_source: bool = False  # ``hash`` of the source address alone: a client always gets the same bucket
+    version: int = 4  # of IP: which source address that is
 
     @property
     def content(self) -> bytes:
@@ -56,7 +57,8 @@ class Group(NamedTuple):
 
     def __str__(self) -> str:
         buckets = ",".join([bucket.text for bucket in self.buckets])
-        method = "hash,fields=ip_src" if self.by_source else "dp_hash"
+        source = "ipv6_src" if self.version == 6 else "ip_src"
+        method = f"hash,fields={source}" if self.by_source else "dp_hash"
         return f" group_id={self.id},type=select,selection_method={method},{buckets}"
 
 

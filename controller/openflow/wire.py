@@ -55,8 +55,11 @@ _GROUP_ADD, _GROUP_MODIFY, _GROUP_DELETE = 0, 1, 2
 _SELECT = 1
 # OFPGPT_EXPERIMENTER of the Open Networking Foundation: selection_method=dp_hash, hash of the layer-4 tuple.
 _DP_HASH = struct.pack("!HHII4x16sQ", 0xFFFF, 40, 0x154D, 1, b"dp_hash", 0)
-# The same with selection_method=hash of the source address.
-_SOURCE_HASH = struct.pack("!HHII4x16sQII", 0xFFFF, 48, 0x154D, 1, b"hash", 0, 0x80001604, 0xFFFFFFFF)
+# The same with selection_method=hash of the source address, by version of IP.
+_SOURCE_HASH = {
+    4: struct.pack("!HHII4x16sQII", 0xFFFF, 48, 0x154D, 1, b"hash", 0, 0x80001604, 0xFFFFFFFF),
+    6: struct.pack("!HHII4x16sQI16s4x", 0xFFFF, 60, 0x154D, 1, b"hash", 0, 0x80003410, b"\xff" * 16),
+}
 _PACKET_COUNT = 0x80020808  # OXS header of the field
 _NO_BUCKET = 0xFFFFFFFF
 
@@ -95,7 +98,7 @@ def _group_mod(command: int, number: int, buckets: bytes, properties: bytes) -> 
 
 
 def _method(group: Group) -> bytes:
-    return _SOURCE_HASH if group.by_source else _DP_HASH
+    return _SOURCE_HASH[group.version] if group.by_source else _DP_HASH
 
 
 def group_add(group: Group) -> bytes:

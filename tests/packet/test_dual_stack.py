@@ -165,6 +165,9 @@ def test_services_of_each_policy(cluster: Cluster, name: str, families: list[str
 def test_session_affinity(cluster: Cluster) -> None:
     for client, address in product(("w1", "c3", "n2"), spec(cluster, "sticky")["clusterIPs"]):
         assert len(pods_that_serve(cluster, client, address)) == 1
+    # Clients are spread.
+    ipv6 = spec(cluster, "sticky")["clusterIPs"][1]
+    assert len({name for client in (*PLACES, *WEB, "n2") for name in pods_that_serve(cluster, client, ipv6)}) > 1
 
 
 def test_refused_at_once_without_endpoints(cluster: Cluster) -> None:
@@ -276,3 +279,7 @@ def test_switches_have_the_flows_as_the_controller_prints_them(cluster: Cluster)
         learned = f" table={int(Table.AFFINITY)}, "
         lines = {line for line in installed.splitlines() if learned not in line}
         assert lines == {str(flow) for scope in wanted.scopes(node) for flow in scope.flows.values()}
+        command = ["ovs-ofctl", "-O", "OpenFlow15", "dump-groups", management]
+        installed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+        groups = {line for line in installed.splitlines() if line.startswith(" group_id")}
+        assert groups == {str(group) for scope in wanted.scopes(node) for group in scope.groups.values()}

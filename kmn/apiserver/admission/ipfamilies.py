@@ -34,10 +34,15 @@ def trim_secondary(spec: Fields, was: Fields) -> None:
 
 
 def settle_families(new: Object, old: Object | None, configured: Sequence[str]) -> Errors:
-    """Fill in policy and families of a Service; what is wrong with those given. ``configured`` are the cluster's."""
+    """Fill in policy and families of a Service, and ``clusterIPs`` from ``clusterIP``; what is wrong with those given.
+
+    ``configured`` are the cluster's families, the primary one first.
+    """
     errors, spec, was = Errors(), new["spec"], (old or {}).get("spec") or {}
     if spec.get("type") == "ExternalName":
         return errors
+    if spec.get("clusterIP") and not spec.get("clusterIPs"):
+        spec["clusterIPs"] = [spec["clusterIP"]]
     if _stays_preferred(spec, was):
         return errors  # it is not upgraded because the cluster has become dual-stack
     if not spec.get("ipFamilyPolicy"):

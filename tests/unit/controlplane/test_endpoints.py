@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from kmn.cluster_spec import ClusterSpec, Ipv6Spec
 from kmn.controlplane.endpoints.compute import endpoints_by_ports, subsets
 from kmn.controlplane.endpoints.packing import pack
-from kmn.k8s.objects import Object, labels
+from kmn.k8s.objects import Object, draft, labels
 from kmn.k8s.resources import ENDPOINTS, ENDPOINTSLICES, PODS, SERVICES
 
 from .world import World, in_loop, labelled, running, template
@@ -279,3 +280,49 @@ def test_hints_follow_traffic_distribution() -> None:
         {"forNodes": [{"name": "n3"}]},
         None,
     ]
+
+
+def test_endpoints_of_a_family_are_pods_with_an_address_of_it() -> None:
+    both, one = pod("a", "10.0.0.2"), pod("b", "10.0.0.3")
+    both["status"]["podIPs"] = [{"ip": "10.0.0.2"}, {"ip": "fd00::2"}]
+    found = {
+        family: [
+            e["addresses"] for group in endpoints_by_ports(service(), [both, one], {}, family).values() for e in group
+        ]
+        for family in ("IPv4", "IPv6")
+    }
+    assert found == {"IPv4": [["10.0.0.2"], ["10.0.0.3"]], "IPv6": [["fd00::2"]]}
+
+
+def addresses_by_type(world: World) -> dict[str, list[str]]:
+    """Addresses in slices by their type."""
+    return {
+        piece["addressType"]: [address for endpoint in piece["endpoints"] for address in endpoint["addresses"]]
+        for piece in world.client.list(ENDPOINTSLICES).items
+        if labels(piece).get(SERVICE_NAME) == "web"
+    }
+
+
+@in_loop
+async def test_slices_follow_the_families_of_the_service() -> None:
+    async with running("n1", spec=ClusterSpec("hc-test", (), ipv6=Ipv6Spec()), kubelet=True) as world:
+        world.client.create(service(ipFamilyPolicy="PreferDualStack"))
+        world.client.create({"apiVersion": "v1", "kind": "Pod", "metadata": labelled("a", app="web"),
+                             "spec": {**template()["spec"], "nodeName": "n1"}})  # fmt: skip
+        four, six = ["10.244.0.2"], ["fd00:10:244::2"]
+        await world.until(lambda: addresses_by_type(world) == {"IPv4": four, "IPv6": six})
+        assert world.get(ENDPOINTS, "web")["subsets"][0]["addresses"][0]["ip"] == four[0]
+        changed = draft(world.get(SERVICES, "web"))
+        changed["spec"]["ipFamilyPolicy"] = "SingleStack"
+        world.client.update(changed)
+        await world.until(lambda: addresses_by_type(world) == {"IPv4": four}, "the slice of the second family goes")
+
+
+@in_loop
+async def test_endpoints_of_both_families_are_mirrored() -> None:
+    async with running(spec=ClusterSpec("hc-test", (), ipv6=Ipv6Spec())) as world:
+        world.client.create(service(selector=None, ports=[{"port": 80}]))
+        addresses = [{"ip": "198.51.100.7"}, {"ip": "2001:db8::7"}]
+        world.client.create({"apiVersion": "v1", "kind": "Endpoints", "metadata": labelled("web"),
+                             "subsets": [{"addresses": addresses, "ports": [{"port": 80}]}]})  # fmt: skip
+        await world.until(lambda: addresses_by_type(world) == {"IPv4": ["198.51.100.7"], "IPv6": ["2001:db8::7"]})

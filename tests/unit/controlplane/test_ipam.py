@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Network
 from typing import Any
 
+from kmn.cluster_spec import ClusterSpec, Ipv6Spec
 from kmn.controlplane import ControlPlane
 from kmn.k8s.objects import Object, annotation, annotations, condition, draft, name_of
 from kmn.k8s.resources import NODES, PODS
@@ -133,3 +135,29 @@ async def test_a_restarted_control_plane_knows_what_is_in_use() -> None:
         assert annotation(world.get(PODS, "d"), "kmn.io/ofport") == "13"
         world.node("n2")
         await world.until(lambda: cidr(world, "n2") == "10.244.1.0/24")
+
+
+@in_loop
+async def test_dual_stack_nodes_and_pods_have_the_same_number_in_both_families() -> None:
+    spec = ClusterSpec("hc-test", (), ipv6=Ipv6Spec(pod_cidr=IPv6Network("fd00:10:244::/63")))
+    async with running("a", "b", spec=spec) as world:
+        await world.until(lambda: cidr(world, "a") and cidr(world, "b"))
+        assert [world.get(NODES, name)["spec"]["podCIDRs"] for name in "ab"] == [
+            ["10.244.0.0/24", "fd00:10:244::/64"],
+            ["10.244.1.0/24", "fd00:10:244:1::/64"],
+        ]
+        world.node("c")
+        await world.until(lambda: world.events("CIDRNotAvailable"), "the smaller network counts")
+        node = draft(world.get(NODES, "b"))
+        internal = [{"type": "InternalIP", "address": ip} for ip in ("172.18.0.3", "fd00:172:18::3")]
+        node["status"] = {**(node.get("status") or {}), "addresses": internal}
+        node["metadata"]["annotations"] = {"kmn.io/netns": "n"}
+        world.client.update(node, subresource="status")
+        world.client.create(pod("own", "b"))
+        world.client.create(pod("shared", "b", hostNetwork=True))
+        await world.until(lambda: ip(world, "own") and ip(world, "shared"))
+        for name, ips in (("own", ["10.244.1.2", "fd00:10:244:1::2"]), ("shared", ["172.18.0.3", "fd00:172:18::3"])):
+            status = world.get(PODS, name)["status"]
+            assert [entry["ip"] for entry in status["podIPs"]] == ips
+            assert [entry["ip"] for entry in status["hostIPs"]] == ["172.18.0.3", "fd00:172:18::3"]
+            assert (status["podIP"], status["hostIP"]) == (ips[0], "172.18.0.3")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 
-from kmn.cluster_spec import ClusterSpec, NodeSpec
+from kmn.cluster_spec import ClusterSpec, Ipv6Spec, NodeSpec
 from kmn.emulator.nodeobjects import address_of, fill_in, free_address, node_object, plan_of
 from kmn.k8s import dataplane
 from kmn.k8s.objects import draft
@@ -44,3 +44,19 @@ def test_the_lowest_free_address() -> None:
     assert free_address(SPEC, [IPv4Address("172.18.0.2"), IPv4Address("172.18.0.4")]) == IPv4Address("172.18.0.3")
     tiny = ClusterSpec("demo", (), node_cidr=IPv4Network("192.0.2.0/29"))
     assert free_address(tiny, [IPv4Address(f"192.0.2.{n}") for n in range(2, 7)]) is None
+
+
+def test_a_node_of_a_dual_stack_cluster() -> None:
+    dual = ClusterSpec("demo", (NODE,), ipv6=Ipv6Spec())
+    node = draft(node_object(dual, NODE))
+    both = ["172.18.0.2", "fd00:172:18::2"]
+    assert [entry["address"] for entry in node["status"]["addresses"]] == [*both, "n1"]
+    node["spec"] = {"podCIDR": "10.244.7.0/24", "podCIDRs": ["10.244.7.0/24", "fd00:10:244:7::/64"]}
+    plan = plan_of(dual, node, IPv4Address("172.18.0.2"))
+    assert [str(address) for address in plan.addresses] == both
+    assert [str(network) for network in plan.pod_cidrs] == node["spec"]["podCIDRs"]
+    fill_in("demo", node, plan)
+    assert [entry["address"] for entry in node["status"]["addresses"]] == [*both, "n1"]
+    # A Node of a manifest that brings one network has pods of that family alone.
+    node["spec"]["podCIDRs"] = ["10.244.7.0/24"]
+    assert plan_of(dual, node, IPv4Address("172.18.0.2")).ipv6 is None

@@ -75,6 +75,82 @@ def test_defaults() -> None:
     assert spec.initial_delay is None
 
 
+@pytest.mark.parametrize(
+    ("spec", "networks"),
+    [
+        ({"ipFamily": "dual"}, ("fd00:10:244::/48", 64, "fd00:10:96::/112", "fd00:172:18::/64")),
+        ({"podCIDR": "10.1.0.0/16,fd01::/56"}, ("fd01::/56", 64, "fd00:10:96::/112", "fd00:172:18::/64")),
+        (
+            {
+                "podCIDR": "10.1.0.0/16,fd01::/100",
+                "nodeCIDRMaskSizeIPv6": 112,
+                "serviceCIDR": "10.2.0.0/16,fd02::/108",
+                "nodeCIDR": "10.3.0.0/24,fd03::/120",
+            },
+            ("fd01::/100", 112, "fd02::/108", "fd03::/120"),
+        ),
+    ],
+)
+def test_dual_stack(spec: dict[str, Any], networks: tuple[str, int, str, str]) -> None:
+    made = parsed(spec)
+    ipv6 = made.ipv6
+    assert ipv6 is not None
+    found = (str(ipv6.pod_cidr), ipv6.node_pod_prefix, str(ipv6.service_cidr), str(ipv6.node_cidr))
+    assert found == networks
+    assert made.ipv6_of(made.nodes[0].address) == ipv6.node_cidr[2]
+    assert ipv6.dns_address == ipv6.service_cidr[10]
+    assert [network.version for network in made.service_cidrs] == [4, 6]
+    assert ClusterSpec.from_object(made.to_object()) == made
+
+
+def test_ipv4_only_is_the_default() -> None:
+    made = parsed()
+    assert made.ipv6 is None
+    assert made.ipv6_of(IPv4Address("172.18.0.2")) is None
+    assert made.service_cidrs == (IPv4Network("10.96.0.0/12"),)
+    assert made.to_object()["spec"]["podCIDR"] == "10.244.0.0/16"
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (
+            {"podCIDR": "fd01::/56,10.1.0.0/16"},
+            "spec.podCIDR: must be an IPv4 network such as 10.244.0.0/16, or for dual",
+        ),
+        ({"ipFamily": "ipv6"}, 'spec.ipFamily: must be one of "ipv4", "dual"'),
+        (
+            {"ipFamily": "ipv4", "serviceCIDR": "10.96.0.0/12,fd02::/112"},
+            "spec.serviceCIDR: fd02::/112: the cluster is IPv4 only: use ipFamily: dual, or remove this network",
+        ),
+        (
+            {"nodeCIDRMaskSizeIPv6": 64},
+            "spec.nodeCIDRMaskSizeIPv6: for dual-stack only: use ipFamily: dual, or remove it",
+        ),
+        ({"podCIDR": "10.1.0.0/16,fd01::1/56"}, "spec.podCIDR: fd01::1/56 has host bits set: write fd01::/56"),
+        ({"podCIDR": "10.1.0.0/16,fd01:::/56"}, "spec.podCIDR: fd01:::/56 is no IPv6 network"),
+        ({"podCIDR": "10.1.0.0/16,fe80::/56"}, "overlaps the link-local addresses fe80::/10"),
+        ({"podCIDR": "10.1.0.0/16,fd6b:6d6e::/32"}, "overlaps the kmn's own addresses fd6b:6d6e::/64"),
+        ({"podCIDR": "10.1.0.0/16,fd00:10:96::/48"}, "overlaps spec.serviceCIDR fd00:10:96::/112"),
+        (
+            {"serviceCIDR": "10.96.0.0/12,fd02::/96"},
+            "spec.serviceCIDR: fd02::/96 must have a prefix length between 108",
+        ),
+        ({"nodeCIDR": "10.3.0.0/16,fd03::/120"}, "must have a prefix length of 112 or less, to hold as many nodes as"),
+        ({"podCIDR": "10.1.0.0/16,fd01::/65"}, "spec.nodeCIDRMaskSizeIPv6: /64 does not fit into podCIDR fd01::/65"),
+        (
+            {"podCIDR": "10.1.0.0/16,fd01::/64"},
+            "spec.podCIDR: fd01::/64 holds 1 node networks of /64, there are 2 nodes",
+        ),
+        ({"ipFamily": "dual", "nodeCIDRMaskSizeIPv6": 121}, "/121 must be 120 or less, to hold as many pods as"),
+    ],
+)
+def test_wrong_networks_of_dual_stack(spec: dict[str, Any], told: str) -> None:
+    with pytest.raises(ClusterFileError) as refused:
+        parsed(spec)
+    assert told in str(refused.value)
+
+
 def test_every_field() -> None:
     spec = parsed(FULL)
     assert [node.name for node in spec.nodes] == ["a", "n2", "n3", "b"]
