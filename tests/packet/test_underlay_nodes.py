@@ -108,7 +108,7 @@ def test_a_node_of_a_manifest_comes_and_goes() -> None:
         assert world.node("late")["status"]["addresses"][0]["address"] == "172.18.0.3"
         world.client.delete(NODES, "", "late")
         assert await world.eventually(lambda: "kmn.hdm.node.late" not in os.listdir("/run/netns"))
-        assert not Paths("hdm").ovs("late").exists()
+        assert await world.eventually(lambda: not Paths("hdm").ovs("late").exists())
 
     in_world(spec_of("hdm", 1), story)
 
