@@ -18,10 +18,11 @@ from typing import Any
 
 from kmn.apiserver.local import LocalClient
 from kmn.cluster_spec import ClusterSpec, Link
-from kmn.emulator import healthchecks, podfiles
+from kmn.emulator import edgehosts, healthchecks, podfiles
 from kmn.emulator.containerports import ServiceIndex
-from kmn.emulator.edgehosts import PREFIX, EdgeHosts
+from kmn.emulator.edgehosts import EdgeHosts
 from kmn.emulator.healthchecks import HealthChecks
+from kmn.emulator.ownservers import OwnServers
 from kmn.emulator.podadmission import refusal, refused_status
 from kmn.emulator.podports import Plumber, PodPorts, pod_port
 from kmn.emulator.podstatus import compute_status, over
@@ -60,8 +61,9 @@ class Kubelet:
             paths.runtime_socket, connected=self._runtime_connected, lost=self._runtime_lost, event=self._runtime_event
         )
         self._ports = PodPorts(plumber, executor, self._attached)
-        self._edge_hosts = EdgeHosts(self._runtime.send)
-        self._health_checks = HealthChecks(self._runtime.send)
+        self._own_servers = OwnServers(self._runtime.send)
+        self._edge_hosts = EdgeHosts(self._own_servers)
+        self._health_checks = HealthChecks(self._own_servers)
         self._services = ServiceIndex()
         self._links: dict[str, Link] = {node.name: node.pod_link for node in spec.nodes}
         self._workers: dict[str, PodWorker] = {}  # by uid
@@ -96,8 +98,7 @@ class Kubelet:
         """Let go of everything. Devices are left to whoever takes the cluster down."""
         for unsubscribe in self._unsubscribe:
             unsubscribe()
-        self._edge_hosts.stop()
-        self._health_checks.stop()
+        self._own_servers.stop()
         for worker in self._workers.values():
             worker.abandon()
         for task in tuple(self._tasks):
@@ -248,8 +249,7 @@ class Kubelet:
     def _runtime_connected(self, hello: Hello) -> None:
         self._sctp = hello.sctp
         self._is_connected = True
-        self._edge_hosts.connected()
-        self._health_checks.connected()
+        self._own_servers.connected()
         for worker in self._workers.values():
             worker.advance()
 
@@ -262,13 +262,9 @@ class Kubelet:
     def _runtime_event(self, event: str, items: list[Any]) -> None:
         for item in items:
             key: str = item if event == "started" else item["id"]
-            if key.startswith(PREFIX):
+            if key.startswith((edgehosts.PREFIX, healthchecks.PREFIX)):
                 if event == "exited":
-                    self._edge_hosts.exited(key, item["message"])
-                continue
-            if key.startswith(healthchecks.PREFIX):
-                if event == "exited":
-                    self._health_checks.exited(key, item["message"])
+                    self._own_servers.exited(key, item["message"])
                 continue
             worker = self._workers.get(key.partition("/")[0])
             if worker is None:
