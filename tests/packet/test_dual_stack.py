@@ -51,7 +51,8 @@ MANIFESTS = [
     service("headless", ipFamilyPolicy="PreferDualStack", clusterIP="None"),
     service("sticky", ipFamilyPolicy="PreferDualStack", sessionAffinity="ClientIP"),
     service("local", ipFamilyPolicy="PreferDualStack", internalTrafficPolicy="Local"),
-    service("outside", ipFamilies=["IPv6"], type="LoadBalancer"),
+    service("kept", ipFamilyPolicy="PreferDualStack", type="NodePort", externalTrafficPolicy="Local"),
+    service("outside", ipFamilies=["IPv6"], type="LoadBalancer", externalTrafficPolicy="Local"),
 ]
 
 
@@ -194,11 +195,28 @@ def test_node_ports_and_host_ports(cluster: Cluster) -> None:
         assert pods_that_serve(cluster, client, address, 31999, 1) == {"c3"}
 
 
+def test_node_ports_of_policy_local_show_the_client(cluster: Cluster) -> None:
+    """To endpoints of the node that is asked, from elsewhere, without masquerade; otherwise the node stands for it."""
+    for name, expected in (("kept", addresses(cluster, "c1")), ("prefer", addresses(cluster, "n2"))):
+        port = spec(cluster, name)["ports"][0]["nodePort"]
+        for node, seen in zip(addresses(cluster, "n2"), expected, strict=True):
+            answers = served(cluster, "c1", node, port)
+            assert {client for _, client in answers} == {seen}
+            assert {pod for pod, _ in answers} <= ({"w2"} if name == "kept" else set(WEB))
+
+
+def test_health_check_node_port(cluster: Cluster) -> None:
+    port = spec(cluster, "outside")["healthCheckNodePort"]
+    for address in addresses(cluster, "n2"):
+        answer = json.loads(cluster.pod("c1").cmd(f"curl -g -s -m 3 '{url(address, port)}healthz'"))
+        assert answer["localEndpoints"] == 1
+
+
 def test_node_ports_of_a_family_that_the_service_has_not(cluster: Cluster) -> None:
     """As with kube-proxy: nothing listens there."""
     port = spec(cluster, "outside")["ports"][0]["nodePort"]
     own = addresses(cluster, "n2")
-    assert pods_that_serve(cluster, "c1", own[1], port, 3) <= set(WEB)
+    assert pods_that_serve(cluster, "c1", own[1], port, 3) == {"w2"}
     assert cluster.pod("c1").run(["curl", "-s", "-m", "3", f"http://{own[0]}:{port}/"]).returncode == CURL_REFUSED
 
 
