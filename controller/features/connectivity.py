@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from controller.family import V4, Family
 from controller.features.neighbours import answer, complete_answers
-from controller.openflow.actions import DROP, IN_PORT, KEEP, Action, actions, ct, goto, output_reg
+from controller.openflow.actions import DROP, IN_PORT, Action, actions, ct, goto, output_reg
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.match import Address, Match, ct_state, in_port, match, nw_dst
@@ -81,10 +81,7 @@ def family_connectivity(family: Family) -> list[Flow]:
         # Nothing that came from the fabric goes back to it.
         make(Table.ROUTING, 50, match(ip, in_port(UPLINK_OFPORT)), DROP),
         make(Table.COMMIT, 200, match(ip, ALLOWED), actions(goto(Table.SNAT))),
-        make(
-            Table.COMMIT, 100, any_ip,
-            actions(ct(ZONE, commit=True, src=KEEP, mark=MARK_ALLOWED, table=Table.SNAT)),
-        ),
+        make(Table.COMMIT, 100, any_ip, actions(ct(ZONE, commit=True, mark=MARK_ALLOWED), goto(Table.SNAT))),
         # Answers, whose translation is undone, not made. (A packet that was just committed has no state any more.)
         make(Table.SNAT, 120, state("+rpl+trk"), actions(goto(Table.OUTPUT))),
         # The node's own connection comes back to it: with its own address as source its kernel would not take it.
