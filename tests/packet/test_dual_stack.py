@@ -224,6 +224,8 @@ def test_a_port_used_through_a_service_is_used_for_the_pod_itself(cluster: Clust
     """One connection after the other; to the pod, and to a switch on the way back, both look alike."""
     script = (
         "import socket,sys\n"
+        "def open_still(number):\n"
+        "  return any(line.split()[1].endswith(f':{number:04X}') for line in open('/proc/net/tcp6'))\n"
         "for number in range(42000, 42020):\n"
         " for target in sys.argv[1:]:\n"
         "  address,port=target.split(',')\n"
@@ -232,6 +234,7 @@ def test_a_port_used_through_a_service_is_used_for_the_pod_itself(cluster: Clust
         "  assert s.recv(4)==b'HTTP'\n"
         "  while s.recv(4096): pass\n"
         "  s.close()\n"
+        "  while open_still(number): pass\n"
         "print('all answered')\n"
     )
     targets = [f"{spec(cluster, 'six')['clusterIP']},80", *(f"{addresses(cluster, name)[1]},8080" for name in WEB)]
