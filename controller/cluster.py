@@ -14,6 +14,7 @@ from controller.backends import Backends, backends
 from controller.desired import Changes, OwnerKey, Scope
 from controller.features.connectivity import connectivity
 from controller.features.edge import edge_flows
+from controller.features.masquerade import exempt_flows, masquerade_flows
 from controller.features.node import node_flows
 from controller.features.pod import pod_flows
 from controller.features.service import (
@@ -35,7 +36,17 @@ from controller.outside import Outside
 from controller.parsing import Malformed
 from controller.pipeline import Feature
 from controller.service_views import ServiceView, SliceView, service_view, slice_view
-from controller.views import EdgeView, NodeView, PodView, edge_view, node_view, pod_view, service_cidr
+from controller.views import (
+    ClusterView,
+    EdgeView,
+    Masquerade,
+    NodeView,
+    PodView,
+    cluster_view,
+    edge_view,
+    node_view,
+    pod_view,
+)
 from kmn.k8s.objects import Key, Object, key_of
 
 __all__ = ["Bridge", "Cluster"]
@@ -51,7 +62,7 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "services": service_view,
     "endpointslices": slice_view,
     "edges": edge_view,
-    "clusters": service_cidr,
+    "clusters": cluster_view,
     "namespaces": lambda obj: None,  # for controller.outside only
 }
 
@@ -84,6 +95,12 @@ class Cluster:
 
     # What is there.
 
+    @property
+    def masquerade(self) -> Masquerade | None:
+        """Whether, and how, nodes translate what their pods send to the outside."""
+        clusters: Iterable[ClusterView] = self._views["clusters"].values()
+        return next((cluster.masquerade for cluster in clusters), None)
+
     def bridges(self) -> dict[str, Bridge]:
         """Bridges that can be programmed, by name. An Edge and a Node of one name: the Node's is meant."""
         edges: dict[Key, EdgeView] = self._views["edges"]
@@ -109,6 +126,7 @@ class Cluster:
         for kind, resource in (("Node", "nodes"), ("Pod", "pods"), ("Service", "services"), ("Edge", "edges")):
             names += [f"{kind}/{key}" for key in self._views[resource]]
         names += [f"Edge/{edge}/nat" for edge in self._views["edges"]]
+        names += [f"Node/{node}/nat" for node in self._views["nodes"]]
         names += [f"Edge/{edge.name}/{host.name}" for edge in self._views["edges"].values() for host in edge.hosts]
         return feature, [name for name in names if object_hash(name) == object_of(cookie)]
 
@@ -163,6 +181,8 @@ class Cluster:
                 self._dirty["services", view.service] = None
         else:
             self._dirty[resource, key] = None
+            if resource == "clusters":  # whether nodes masquerade
+                self._dirty |= dict.fromkeys(("nodes", node) for node in self._views["nodes"])
             if resource == "nodes":
                 self._place(key.name, view)
 
@@ -187,14 +207,19 @@ class Cluster:
         dirty, self._dirty = self._dirty, {}
         for resource, key in dirty:
             _COMPUTE[resource](self, key)
-        self.stale_outside = self.outside.compute(self._views["edges"], self._bridges)
+        self.stale_outside = self.outside.compute(
+            self._views["edges"], self._bridges, masquerade=self.masquerade is not None
+        )
         stale, self._stale = self._stale, []
         return stale
 
     def _compute_node(self, key: Key) -> None:
         node: NodeView | None = self._views["nodes"].get(key)
         scope = self._bridges.setdefault(key.name, Scope())
-        scope.contribute(("Node", *key), node_flows(node) if node else ())
+        flows = node_flows(node) if node else []
+        if node and (masquerade := self.masquerade):
+            flows += masquerade_flows(node, masquerade)
+        scope.contribute(("Node", *key), flows)
 
     def _compute_edge(self, key: Key) -> None:
         edge: EdgeView | None = self._views["edges"].get(key)
@@ -274,9 +299,12 @@ class Cluster:
         if not numbers:
             self._service_parts.pop(key, None)
 
-    def _compute_cidr(self, key: Key) -> None:
-        cidr = self._views["clusters"].get(key)
-        self.common.contribute(("Cluster", *key), service_cidr_flows(cidr) if cidr else ())
+    def _compute_cluster(self, key: Key) -> None:
+        cluster: ClusterView | None = self._views["clusters"].get(key)
+        flows = service_cidr_flows(cluster.service_cidr) if cluster and cluster.service_cidr else []
+        if cluster and cluster.masquerade:
+            flows += exempt_flows(cluster.masquerade.exempt)
+        self.common.contribute(("Cluster", *key), flows)
 
     def difference(self, bridge: str, installed: Installed) -> Changes:
         """What a switch lacks, has too much, or has otherwise than it should. Scopes must be up to date and taken."""
@@ -311,5 +339,5 @@ _COMPUTE: Mapping[str, Callable[[Cluster, Key], None]] = {
     "pods": Cluster._compute_pod,
     "services": Cluster._compute_service,
     "edges": Cluster._compute_edge,
-    "clusters": Cluster._compute_cidr,
+    "clusters": Cluster._compute_cluster,
 }

@@ -13,6 +13,7 @@ from zlib import crc32
 from controller.desired import Scope
 from controller.features.egress import egress_flows
 from controller.features.loadbalancer import Targets, balancer_flows, count_groups, group_name, stale, targets
+from controller.features.masquerade import egress_exemption
 from controller.openflow.wire import CtFlush
 from controller.outside_views import (
     BalancerPort,
@@ -55,6 +56,8 @@ class Outside:
         self._groups_taken: dict[int, str] = {}
         self._groups_of: dict[Key, set[str]] = {}
         self._edges: dict[Key, EdgeView] = {}  # as they were computed last
+        self._masquerade = False
+        self._exempt_at: dict[Key, str] = {}  # nodes where pods are exempt from masquerade
 
     def replace(self, resource: str, items: Iterable[Object]) -> None:
         """A new list: forget what is not in it; what is comes by :meth:`apply`."""
@@ -98,8 +101,13 @@ class Outside:
             (pods.discard if view is None else pods.add)(key)
         self._dirty[resource, key] = None
 
-    def compute(self, edges: Mapping[Key, EdgeView], scopes: Mapping[str, Scope]) -> list[CtFlush]:
-        """Bring the edges' scopes up to date; the connections that the edges must forget."""
+    def compute(
+        self, edges: Mapping[Key, EdgeView], scopes: dict[str, Scope], *, masquerade: bool = False
+    ) -> list[CtFlush]:
+        """Bring the edges' scopes up to date; the connections that the edges must forget.
+
+        With ``masquerade`` pods with an egress address are exempt from it on their nodes' bridges, too.
+        """
         dirty, self._dirty = self._dirty, {}
         services = {key: None for resource, key in dirty if resource == "services"}
         pods = {key: None for resource, key in dirty if resource == "pods"}
@@ -110,6 +118,9 @@ class Outside:
         for resource, key in dirty:
             if resource == "namespaces":
                 pods |= dict.fromkeys(self._pods_of.get(key.name, ()))
+        if masquerade != self._masquerade:
+            self._masquerade = masquerade
+            pods |= dict.fromkeys(self._views["pods"])
         if edges != self._edges:
             self._edges = dict(edges)
             services |= dict.fromkeys(self._views["services"])
@@ -158,9 +169,17 @@ class Outside:
             self._groups_taken[number] = name
         return number
 
-    def _compute_pod(self, key: Key, scopes: Mapping[str, Scope]) -> None:
+    def _compute_pod(self, key: Key, scopes: dict[str, Scope]) -> None:
         pod: EgressPod | None = self._views["pods"].get(key)
         egress = pod and (pod.egress or self._views["namespaces"].get(Key("", key.namespace)))
         for edge in self._edges.values():
             flows = egress_flows(edge, key, pod.address, egress) if pod and egress else []
             scopes[edge.name].contribute(("Pod", *key), flows)
+        before = self._exempt_at.pop(key, None)
+        exempt = pod if egress and self._masquerade else None
+        if before is not None and (exempt is None or exempt.node != before):
+            scopes[before].contribute(("Egress", *key))
+        if exempt is not None:
+            self._exempt_at[key] = exempt.node
+            scope = scopes.setdefault(exempt.node, Scope())
+            scope.contribute(("Egress", *key), [egress_exemption(key, exempt.address)])

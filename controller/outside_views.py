@@ -138,6 +138,7 @@ def egress_address(obj: Object) -> IPv4Address | None:
 
 
 class EgressPod(NamedTuple):
+    node: str
     address: IPv4Address
     egress: IPv4Address | None  # its own wish, before its namespace's
 
@@ -148,4 +149,4 @@ def egress_pod(obj: Object) -> EgressPod | None:
     # Pods on the host network have their node's address, which is not theirs alone.
     if spec.get("hostNetwork") or not address or ":" in address or status.get("phase") in ("Succeeded", "Failed"):
         return None
-    return EgressPod(IPv4Address(address), egress_address(obj))
+    return EgressPod(spec.get("nodeName", ""), IPv4Address(address), egress_address(obj))

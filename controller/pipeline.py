@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from controller.openflow.actions import Action, move_bit, set_ct_mark, set_reg
 from controller.openflow.match import Field, ct_mark, reg
-from kmn.k8s.dataplane import CT_ZONES
+from kmn.k8s.dataplane import CT_ZONES, UPLINK_OFPORT
 
 __all__ = [
     "AFTER_SERVICE",
@@ -35,6 +35,7 @@ __all__ = [
     "SERVICE",
     "SET_HAIRPIN",
     "SET_MASQUERADE",
+    "TO_UPLINK",
     "ZONE",
     "EdgeTable",
     "Feature",
@@ -65,6 +66,7 @@ class Table(IntEnum):
     # May it come in? (64 to 72: ingress policy)
     COMMIT = 76  # all tables let it pass: the connection is marked as allowed
     SNAT = 84  # sources that must be replaced, in NAT_ZONE
+    NATTED = 88  # what should have got the node's address: without a free port it is dropped, and counted
     OUTPUT = 92
 
 
@@ -78,7 +80,7 @@ class EdgeTable(IntEnum):
     SERVICE = Table.SERVICE  # load balancers' addresses and ports to a group of nodes or pods
     ROUTING = Table.ROUTING
     SNAT = Table.SNAT  # clusters' addresses become public ones
-    NATTED = 88  # what should have got a public address: without one it is dropped, and counted
+    NATTED = Table.NATTED  # what should have got a public address: without one it is dropped, and counted
     OUTPUT = Table.OUTPUT
 
 
@@ -110,6 +112,7 @@ ZONE, NAT_ZONE = CT_ZONES
 #   reg8       GROUP          } number of the group that the endpoint is of
 #   reg15      SCRATCH   between two actions of one flow
 OUT_PORT = 2
+TO_UPLINK: Field = reg(OUT_PORT, UPLINK_OFPORT)
 ENDPOINT_IP = 4
 ENDPOINT_PORT = 6
 GROUP = 8

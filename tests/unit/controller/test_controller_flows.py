@@ -102,11 +102,13 @@ def test_node_without_pods() -> None:
             "table=52, priority=55,ip,reg0=0x2/0x2,in_port=1 actions=set_field:0a:00:00:00:01:02->eth_src,"
             "set_field:0a:00:00:00:01:03->eth_dst,dec_ttl,set_field:0x1/0x1->reg0,goto_table:76"
         ),
-        ("table=84, priority=105,ip,reg0=0x2/0x2 actions=ct(commit,table=92,zone=2,nat(src=172.18.0.2:1024-65535))"),
+        ("table=84, priority=105,ip,reg0=0x2/0x2 actions=ct(commit,table=88,zone=2,nat(src=172.18.0.2:1024-65535))"),
         (
             "table=84, priority=104,ip,in_port=2,nw_src=172.18.0.2 "
-            "actions=ct(commit,table=92,zone=2,nat(src=172.18.0.2:1024-65535))"
+            "actions=ct(commit,table=88,zone=2,nat(src=172.18.0.2:1024-65535))"
         ),
+        "table=88, priority=100,ip,nw_src=172.18.0.2 actions=goto_table:92",
+        "table=88, priority=0,ip actions=drop",
         "table=84, priority=100,ip,reg0=0x1/0x1 actions=ct(commit,table=92,zone=2,nat(src=10.244.1.1))",
         *(f"table=0, priority=100,{from_host},nw_src={address} actions=goto_table:8" for address in own),
         *(f"table=4, priority=200,arp,in_port=2,arp_tpa={address} actions=drop" for address in own),
