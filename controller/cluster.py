@@ -13,6 +13,7 @@ from typing import Any
 from controller.backends import Backends, backends
 from controller.desired import Changes, OwnerKey, Scope
 from controller.features.connectivity import connectivity
+from controller.features.directreturn import insider_flows, restore_flows
 from controller.features.edge import edge_flows
 from controller.features.masquerade import exempt_flows, masquerade_flows
 from controller.features.node import node_flows
@@ -248,6 +249,7 @@ class Cluster:
             self._services[key] = (service, chosen)
             numbers = self._group_numbers(service, chosen)
             made = service_flows(service, chosen, numbers)
+            made.common[0].extend(restore_flows(service))
         else:
             self._release_groups(key, ())
         owner: OwnerKey = ("Service", *key)
@@ -302,6 +304,8 @@ class Cluster:
     def _compute_cluster(self, key: Key) -> None:
         cluster: ClusterView | None = self._views["clusters"].get(key)
         flows = service_cidr_flows(cluster.service_cidr) if cluster and cluster.service_cidr else []
+        if cluster:
+            flows += insider_flows(cluster.own)
         if cluster and cluster.masquerade:
             flows += exempt_flows(cluster.masquerade.exempt)
         self.common.contribute(("Cluster", *key), flows)

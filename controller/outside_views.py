@@ -50,6 +50,7 @@ class BalancerView:
     affinity: bool  # a client stays with its target
     internal: bool
     preserve_client: bool
+    direct_return: bool  # nodes answer clients themselves
     source_ranges: tuple[IPv4Network, ...]
 
 
@@ -72,6 +73,7 @@ def balancer_view(obj: Object) -> BalancerView | None:
         spec.get("sessionAffinity") == "ClientIP",
         wish.internal,
         wish.preserve_client,
+        wish.direct_return,
         wish.source_ranges,
     )
 
@@ -81,6 +83,7 @@ class TargetNode(NamedTuple):
 
     name: str
     address: IPv4Address
+    gateway: IPv4Address | None  # its address in its pods' network
 
 
 def target_node(obj: Object) -> TargetNode | None:
@@ -90,7 +93,9 @@ def target_node(obj: Object) -> TargetNode | None:
         return None
     addresses = (obj.get("status") or {}).get("addresses") or ()
     internal = next((a.get("address") for a in addresses if a.get("type") == "InternalIP"), None)
-    return TargetNode(name_of(obj), IPv4Address(internal)) if internal else None
+    pods = (obj.get("spec") or {}).get("podCIDR")
+    gateway = IPv4Network(pods)[1] if pods else None
+    return TargetNode(name_of(obj), IPv4Address(internal), gateway) if internal else None
 
 
 class TargetEndpoint(NamedTuple):

@@ -35,6 +35,8 @@ __all__ = [
     "SERVICE",
     "SET_HAIRPIN",
     "SET_MASQUERADE",
+    "SET_STATELESS",
+    "STATELESS",
     "TO_UPLINK",
     "ZONE",
     "EdgeTable",
@@ -52,6 +54,7 @@ class Table(IntEnum):
     ARP = 4  # every request is answered with the gateway's MAC
     # What connection is it of?
     UN_SNAT = 8  # answers to addresses that SNAT gave: translated back in NAT_ZONE
+    RESTORE = 10  # from a load balancer with direct return: back to the address and port that the client asked
     CONNTRACK = 12  # tracked in ZONE; packets of known connections are translated
     STATE = 16  # invalid: dropped; connection allowed before: straight to ROUTING
     # Where does it want to go?
@@ -106,6 +109,7 @@ ZONE, NAT_ZONE = CT_ZONES
 # Registers. Matched ones have even numbers (see controller.openflow.match.reg).
 #   reg0[0]    HAIRPIN   the packet leaves by the port that it came in by
 #   reg0[1]    MASQUERADE  it gets the node's address as source
+#   reg0[2]    STATELESS  at the edge: of a load balancer with direct return, not to be tracked
 #   reg2       OUT_PORT  OpenFlow port that it leaves by
 #   reg4       ENDPOINT_IP    } of a Service with session affinity
 #   reg6       ENDPOINT_PORT  }
@@ -122,6 +126,8 @@ SET_HAIRPIN: Action = set_reg(0, 0x1, 0x1)
 MASQUERADE: Field = reg(0, 0x2, 0x2)
 SET_MASQUERADE: Action = set_reg(0, 0x2, 0x2)
 CLEAR_MASQUERADE: Action = set_reg(0, 0x0, 0x2)
+STATELESS: Field = reg(0, 0x4, 0x4)
+SET_STATELESS: Action = set_reg(0, 0x4, 0x4)
 
 
 def to_port(port: int) -> Action:

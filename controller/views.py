@@ -286,6 +286,7 @@ class ClusterView:
     """What the Cluster object says for all nodes."""
 
     service_cidr: IPv4Network | None  # the network of virtual addresses
+    own: tuple[IPv4Network, ...]  # of pods and nodes
     masquerade: Masquerade | None  # None: pods leave their nodes as themselves
 
 
@@ -295,11 +296,11 @@ def cluster_view(obj: Object) -> ClusterView:
     def network(field: str, value: object) -> IPv4Network:
         return _parse(obj, f"spec.{field}", lambda v: IPv4Network(str(v)), value, "an IPv4 network")
 
+    own = tuple(network(field, spec[field]) for field in ("podCIDR", "nodeCIDR") if spec.get(field))
     wanted = spec.get("masquerade", False)
     masquerade = None
     if wanted is not False:
         wanted = wanted if isinstance(wanted, dict) else {}
-        own = [network(field, spec[field]) for field in ("podCIDR", "nodeCIDR") if spec.get(field)]
         more = wanted.get("nonMasqueradeCIDRs") or ()
         named = [network(f"masquerade.nonMasqueradeCIDRs[{i}]", value) for i, value in enumerate(more)]
         ports = wanted.get("ports", "{}-{}".format(*MASQUERADE_PORTS))
@@ -307,4 +308,5 @@ def cluster_view(obj: Object) -> ClusterView:
             (*own, *named),
             _parse(obj, "spec.masquerade.ports", _port_range, ports, "a range of ports such as 1024-65535"),
         )
-    return ClusterView(network("serviceCIDR", spec["serviceCIDR"]) if spec.get("serviceCIDR") else None, masquerade)
+    services = network("serviceCIDR", spec["serviceCIDR"]) if spec.get("serviceCIDR") else None
+    return ClusterView(services, own, masquerade)

@@ -52,6 +52,7 @@ from controller.pipeline import (
     OUT_PORT,
     PROXIED,
     SCRATCH,
+    STATELESS,
     ZONE,
     EdgeTable,
     Feature,
@@ -106,6 +107,7 @@ def _pipeline(edge: EdgeView) -> list[Flow]:
         # Load balancers that do not keep the client's address: the edge's own stands for it, in NAT_ZONE.
         make(EdgeTable.CLASSIFIER, 110, match(IP, fabric, nw_dst(edge.address)),
              actions(ct(NAT_ZONE, nat=True, table=EdgeTable.CONNTRACK))),
+        make(EdgeTable.SNAT, 230, match(IP, STATELESS), actions(goto(EdgeTable.OUTPUT))),
         make(EdgeTable.SNAT, 220, match(IP, PROXIED, ct_state("+rpl+trk")), actions(goto(EdgeTable.OUTPUT))),
         make(EdgeTable.SNAT, 210, match(IP, PROXIED),
              actions(ct(NAT_ZONE, commit=True, src=proxied, table=EdgeTable.OUTPUT))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from controller.features.arp import answer
+from controller.features.directreturn import way_in
 from controller.features.masquerade import as_node, exhausted_owner
 from controller.openflow.actions import DEC_TTL, DROP, actions, ct, goto, set_eth_dst, set_eth_src
 from controller.openflow.cookie import Owner
@@ -68,6 +69,7 @@ def node_flows(node: NodeView) -> list[Flow]:
             Table.UN_SNAT, 100, match(IP, nw_dst(node.address)),
             actions(ct(NAT_ZONE, nat=True, table=Table.CONNTRACK)),
         ),
+        way_in(node),
         make(Table.SERVICE, 195, match(IP, nw_dst(node.address)), actions(goto(Table.NODE_PORT))),
         make(Table.ROUTING, 100, match(IP, nw_dst(node.pod_cidr)), DROP),
         # From outside to an endpoint elsewhere, and its answers.
