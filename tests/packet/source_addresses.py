@@ -53,8 +53,8 @@ _TO_OTHERS = "kept; a node without endpoints drops"
 _WITH_ENDPOINTS = "kept: only nodes with endpoints are asked"
 _OWN = "the node's own address stands for the node, which is what asks"
 _ENTERED_HERE = (
-    "the documentation speaks of clients outside; kube-proxy, too, takes what pods of a node (and the node itself) send to "
-    "its own node port for traffic of the cluster, with all endpoints"
+    "the documentation speaks of clients outside; kube-proxy, too, takes what pods of a node (and it itself) send "
+    "to its own node port for traffic of the cluster, with all endpoints"
 )
 _UNASKED = "the edge lets in what is for load balancers and node ports, and nothing else"
 _STRAIGHT = "the load balancer sends to pods, not to node ports: what the documentation says of these has no part in it"
@@ -169,15 +169,15 @@ def page(ways: Cells, out: Cells) -> str:
     lines = [
         "# Who sees whose address",
         "",
-        "Measured on clusters of two nodes by `tests/packet/test_source_addresses.py`, over TCP and UDP alike. The test",
-        "fails when this page is not what it measures (with `--write-docs` it writes the page), or when a cell is not what",
-        f"Kubernetes' documentation says ([Using Source IP]({SOURCE_IP}))",
+        "Measured on clusters of two nodes by `tests/packet/test_source_addresses.py`, over TCP and UDP alike. The",
+        "test fails when this page is not what it measures (with `--write-docs` it writes the page), or when a cell is",
+        f"not what Kubernetes' documentation says ([Using Source IP]({SOURCE_IP}))",
         "and no reason is given below.",
         "",
         "## To a pod",
         "",
-        "The server is a pod on n1, the only endpoint of all Services. A cell is what it sees of who asks: the asker's own",
-        "address (*kept*), or somebody else's. `Cluster` and `Local` are `externalTrafficPolicy`.",
+        "The server is a pod on n1, the only endpoint of all Services. A cell is what it sees of who asks: the asker's",
+        "own address (*kept*), or somebody else's. `Cluster` and `Local` are `externalTrafficPolicy`.",
         "",
         *_head("path", ASKERS.values()),
         *rows,

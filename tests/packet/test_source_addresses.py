@@ -161,6 +161,35 @@ class Measuring:
         return self.names[answer.client]
 
 
+def documented() -> dict[str, dict[str, str]]:
+    """Cells as the documentation has them, but for those that a reason is given for."""
+    plain = {"kept": "kept", "replaced": "node (n1)", "silent": "no answer", None: "kept"}
+    other = {"kept": "no answer", "replaced": "kept", "silent": "kept", None: "kept"}
+    return {
+        path.name: {
+            asker: (other if asker in path.reasons else plain)[path.outside if asker == "e1" else path.inside]
+            for asker in ASKERS
+        }
+        for path in PATHS
+    }
+
+
+def test_what_differs_without_a_reason_is_told() -> None:
+    out = {setting.name: {"near": "node (n1)", "host": "kept", "n1": "kept"} for setting in LEAVING}
+    assert differences(documented(), out) == []
+    ways = documented()
+    ways["ClusterIP"]["near"] = "node (n1)"
+    ways["NodePort of n1, `Cluster`"]["e1"] = "kept or node (n1)"
+    ways["NodePort of n2, `Local`"]["far"] = "no answer"
+    out[LEAVING[-1].name]["near"] = "kept"
+    assert [line.split(":")[0] for line in differences(ways, out)] == [
+        "ClusterIP from pod on n1",
+        "NodePort of n1, `Cluster` from host outside",
+        "NodePort of n2, `Local` from pod on n2",
+        "`outgoing",
+    ]
+
+
 def leaving(setting: Leaving, measuring: Measuring) -> dict[tuple[str, str], tuple[str, int]]:
     return {(setting.name, asker): (measuring.places["e1"].ip, 80) for asker in LEAVERS}
 
