@@ -13,6 +13,7 @@ from ipaddress import ip_network
 from controller.openflow.match import Address, Network
 from controller.parsing import any_address, parse, transport_port
 from kmn.k8s.families import FAMILIES
+from kmn.k8s.loadbalancers import is_ours, read_load_balancer
 from kmn.k8s.objects import Key, Object, key_of, labels
 
 __all__ = ["Candidate", "Endpoint", "ServicePort", "ServiceView", "SliceView", "service_view", "slice_view"]
@@ -53,6 +54,7 @@ class ServiceView:
     internal_local: bool = False  # internalTrafficPolicy: Local
     external_local: bool = False  # externalTrafficPolicy: Local
     affinity: int = 0  # seconds that a client stays with its endpoint; 0: no session affinity
+    direct_return: bool = False  # the load balancer leaves answers to the nodes, which have endpoints of their own
 
 
 def service_view(obj: Object) -> ServiceView | None:
@@ -88,6 +90,7 @@ def service_view(obj: Object) -> ServiceView | None:
         spec.get("internalTrafficPolicy") == "Local",
         spec.get("externalTrafficPolicy") == "Local",
         _affinity(obj),
+        is_ours(obj) and read_load_balancer(obj).direct_return,
     )
 
 

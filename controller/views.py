@@ -16,22 +16,25 @@ from controller.openflow.match import Address, Network
 from controller.parsing import Malformed, any_address, transport_port
 from controller.parsing import address as _address
 from controller.parsing import parse as _parse
+from controller.pipeline import MASQUERADE_PORTS
 from kmn.k8s import dataplane, objects
 from kmn.k8s.families import internal_ipv6, pod_ips
 from kmn.k8s.objects import Key, Object, describe, key_of, name_of
 
 __all__ = [
+    "ClusterView",
     "EdgeHost",
     "EdgeView",
     "HostPort",
     "Malformed",
+    "Masquerade",
     "NodeNet",
     "NodeView",
     "PodView",
+    "cluster_view",
     "edge_view",
     "node_view",
     "pod_view",
-    "service_cidrs",
 ]
 
 T = TypeVar("T")
@@ -306,12 +309,43 @@ def _port_range(value: Any) -> tuple[int, int]:
     return first, last
 
 
-def service_cidrs(obj: Object) -> tuple[Network, ...] | None:
-    """The networks of virtual addresses, one for each family of the cluster, from the Cluster object."""
-    value = (obj.get("spec") or {}).get("serviceCIDR")
-    if not value:
-        return None
-    return tuple(
-        _parse(obj, "spec.serviceCIDR", ip_network, network, "networks of IPv4 and IPv6")
-        for network in value.split(",")
-    )
+@dataclass(frozen=True, slots=True)
+class Masquerade:
+    """Nodes' source translation of what their pods send to the outside."""
+
+    exempt: tuple[IPv4Network, ...]  # destinations that see pods' own addresses
+    ports: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """What the Cluster object says for all nodes."""
+
+    service_cidrs: tuple[Network, ...]  # the networks of virtual addresses, one for each family of the cluster
+    own: tuple[IPv4Network, ...]  # of pods and nodes
+    masquerade: Masquerade | None  # None: pods leave their nodes as themselves
+
+
+def cluster_view(obj: Object) -> ClusterView:
+    spec = obj.get("spec") or {}
+
+    def network(field: str, value: object) -> IPv4Network:
+        return _parse(obj, f"spec.{field}", lambda v: IPv4Network(str(v)), value, "an IPv4 network")
+
+    # Of two networks, IPv4's is the first.
+    own = tuple(network(field, spec[field].split(",")[0]) for field in ("podCIDR", "nodeCIDR") if spec.get(field))
+    wanted = spec.get("masquerade", False)
+    masquerade = None
+    if wanted is not False:
+        wanted = wanted if isinstance(wanted, dict) else {}
+        more = wanted.get("nonMasqueradeCIDRs") or ()
+        named = [network(f"masquerade.nonMasqueradeCIDRs[{i}]", value) for i, value in enumerate(more)]
+        ports = wanted.get("ports", "{}-{}".format(*MASQUERADE_PORTS))
+        masquerade = Masquerade(
+            (*own, *named),
+            _parse(obj, "spec.masquerade.ports", _port_range, ports, "a range of ports such as 1024-65535"),
+        )
+    services = (spec.get("serviceCIDR") or "").split(",")
+    words = "a network of IPv4, or one of each family"
+    virtual = tuple(_parse(obj, "spec.serviceCIDR", ip_network, each, words) for each in services if each)
+    return ClusterView(virtual, own, masquerade)

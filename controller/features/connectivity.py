@@ -43,6 +43,7 @@ def connectivity() -> list[Flow]:
     make, anything = _OWNER.flow, match()
     return [
         make(Table.UN_SNAT, 0, anything, actions(goto(Table.CONNTRACK))),
+        make(Table.RESTORE, 0, anything, actions(goto(Table.CONNTRACK))),
         make(Table.STATE, 0, anything, actions(goto(Table.SERVICE))),
         make(Table.SERVICE, 0, anything, actions(goto(AFTER_SERVICE))),
         make(Table.NODE_PORT, 0, anything, actions(goto(AFTER_SERVICE))),

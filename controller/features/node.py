@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from controller.family import family_of
+from controller.features.directreturn import way_in
+from controller.features.masquerade import as_node, exhausted_owner
 from controller.features.neighbours import answer, asked_for
 from controller.openflow.actions import DEC_TTL, DROP, actions, ct, goto, set_eth_dst, set_eth_src
 from controller.openflow.cookie import Owner
@@ -35,7 +37,8 @@ __all__ = ["node_flows"]
 
 def node_flows(node: NodeView) -> list[Flow]:
     """Flows of the node's own bridge."""
-    return [flow for net in node.nets for flow in _net_flows(node, net)]
+    # What the edge hands over is IPv4: load balancers have no other addresses.
+    return [way_in(node), *(flow for net in node.nets for flow in _net_flows(node, net))]
 
 
 def _net_flows(node: NodeView, net: NodeNet) -> list[Flow]:
@@ -44,7 +47,7 @@ def _net_flows(node: NodeView, net: NodeNet) -> list[Flow]:
     ip = family.ip
     make = Owner(Feature.NODE, f"Node/{node.name}").flow
     to_fabric = (set_eth_src(node.uplink_mac), set_eth_dst(node.next_hop_mac), DEC_TTL)
-    masquerade = actions(ct(NAT_ZONE, commit=True, src=net.address, src_ports=MASQUERADE_PORTS, table=Table.OUTPUT))
+    masquerade = actions(as_node(net.address, MASQUERADE_PORTS))
     own = (net.address, net.gateway, family.reject)
     flows = [
         # Pods' addresses of this node do not come from elsewhere.
@@ -91,6 +94,9 @@ def _net_flows(node: NodeView, net: NodeNet) -> list[Flow]:
             Table.SNAT, 100, match(ip, HAIRPIN),
             actions(ct(NAT_ZONE, commit=True, src=net.gateway, table=Table.OUTPUT)),
         ),
+        make(Table.NATTED, 100, match(ip, nw_src(net.address)), actions(goto(Table.OUTPUT))),
+        # Without a free port the packet comes out of the translation as it was.
+        exhausted_owner("Node", node.name).flow(Table.NATTED, 0, match(ip), DROP),
     ]  # fmt: skip
     to_host = (set_eth_src(GATEWAY_MAC), set_eth_dst(node.mac))
     # It may make no further hop: the node's kernel says so (ICMP time exceeded) to whoever sent it.

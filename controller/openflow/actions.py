@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 from zlib import crc32
 
-from controller.openflow.match import Address, mac_bytes
+from controller.openflow.match import TCP, Address, Protocol, mac_bytes
 
 __all__ = [
     "DEC_TTL",
@@ -40,8 +40,10 @@ __all__ = [
     "set_icmpv6_type",
     "set_nd_options_type",
     "set_nd_reserved",
+    "set_nw_dst",
     "set_nw_ttl",
     "set_reg",
+    "set_tp_dst",
     "set_xxreg3",
 ]
 
@@ -172,6 +174,16 @@ def set_nd_options_type(number: int) -> Action:
 def set_nd_reserved(flags: int) -> Action:
     """The flags of a message of neighbour discovery."""
     return Action(f"set_field:{flags}->nd_reserved", _set_field(struct.pack("!II", 0x10000204, flags)))
+
+
+def set_nw_dst(address: IPv4Address) -> Action:
+    return Action(f"set_field:{address}->ip_dst", _set_field(struct.pack("!I", 0x80001804) + address.packed))
+
+
+def set_tp_dst(protocol: Protocol, port: int) -> Action:
+    """The destination port; the flow (or the flow that leads to the bucket) must match on the protocol."""
+    name, header = ("tcp_dst", 0x80001C02) if protocol is TCP else ("udp_dst", 0x80002002)
+    return Action(f"set_field:{port}->{name}", _set_field(struct.pack("!IH", header, port)))
 
 
 def set_nw_ttl(ttl: int) -> Action:
