@@ -4,8 +4,10 @@ The flow of a Service asks table AFFINITY, where flows that were learned put a c
 ENDPOINT translates to what the registers say, and learns it (anew: the time begins again with each connection). Without
 a learned endpoint, or when it is none any more, the group chooses, and its bucket fills the registers.
 
-The group chooses by a hash of the source address, so that the connections that a client makes before the switch has
-learned go to the same endpoint, too.
+The group chooses by a hash of the client's address and port, so that a client whose time is over is not led to the same
+endpoint for ever. Such a hash costs an upcall for each connection of a client that is not known, and this is what
+makes affinity exact: the switch learns in the upcall, before the packet goes on, and no megaflow serves another
+connection of that client before the switch looked up what it learned.
 """
 
 from __future__ import annotations

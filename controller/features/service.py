@@ -188,7 +188,7 @@ class _Port:
         plain, masqueraded = [], []
         for part in range(count := parts(len(endpoints), sticky=self._sticky)):
             number, share = self._numbers[self._port, kind, part], endpoints[part::count]
-            groups.append(Group(number, _buckets(share, sticky=self._sticky), by_source=self._sticky))
+            groups.append(Group(number, _buckets(share, sticky=self._sticky), by_port=self._sticky))
             if self._sticky:
                 flows += affinity_flows(self._owner, number, share, self._service.affinity)
                 self._made.learned += [learned_cookie(self._owner, number, endpoint) for endpoint in share]
