@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from controller.backends import Backends, backends
+from controller.balancing import Balancing, Scheduler
 from controller.desired import Changes, OwnerKey, Scope
 from controller.features.connectivity import connectivity
 from controller.features.edge import edge_flows
@@ -34,8 +35,17 @@ from controller.openflow.wire import CtFlush, Unlearn, flow_add, flow_delete, gr
 from controller.outside import Outside
 from controller.parsing import Malformed
 from controller.pipeline import Feature
-from controller.service_views import ServiceView, SliceView, service_view, slice_view
-from controller.views import EdgeView, NodeView, PodView, edge_view, node_view, pod_view, service_cidr
+from controller.service_views import ServiceView, SliceView, pod_weight, service_view, slice_view
+from controller.views import (
+    ClusterView,
+    EdgeView,
+    NodeView,
+    PodView,
+    cluster_view,
+    edge_view,
+    node_view,
+    pod_view,
+)
 from kmn.k8s.objects import Key, Object, key_of
 
 __all__ = ["Bridge", "Cluster"]
@@ -51,9 +61,15 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "services": service_view,
     "endpointslices": slice_view,
     "edges": edge_view,
-    "clusters": service_cidr,
+    "clusters": cluster_view,
+    "weights": pod_weight,
     "namespaces": lambda obj: None,  # for controller.outside only
 }
+
+
+def _views_of(resource: str) -> tuple[str, ...]:
+    """Of a pod, its weight is a view by itself: it also counts where the pod has no port on a bridge."""
+    return ("pods", "weights") if resource == "pods" else (resource,)
 
 
 _GroupName = tuple[Key, Part]
@@ -75,6 +91,7 @@ class Cluster:
         self._service_parts: dict[Key, dict[Part, int]] = {}  # and the numbers of its groups
         self._service_nodes: dict[Key, set[str]] = {}  # that have flows of their own of it
         self._zones: dict[str, str] = {}  # of nodes
+        self._scheduler: Scheduler = "random"
         self._learned: dict[Key, frozenset[int]] = {}  # cookies of what switches may learn
         self._groups_taken: dict[int, _GroupName] = {}
         self._stale: list[CtFlush | Unlearn] = []
@@ -119,10 +136,10 @@ class Cluster:
         items = list(items)
         self.outside.replace(resource, items)
         present = {key_of(item) for item in items}
-        known = [*self._views[resource], *(key for kind, key in self.malformed if kind == resource)]
-        for key in known:
-            if key not in present:
-                self._set(resource, key, None)
+        for kind in _views_of(resource):
+            for key in [*self._views[kind], *(key for what, key in self.malformed if what == kind)]:
+                if key not in present:
+                    self._forget(kind, key)
         for item in items:
             self.apply(resource, "MODIFIED", item)
 
@@ -130,10 +147,17 @@ class Cluster:
         """One event of a watch: ADDED, MODIFIED or DELETED."""
         key = key_of(obj)
         self.outside.apply(resource, event, obj)
-        if event == "DELETED":
-            self.malformed.pop((resource, key), None)
-            self._set(resource, key, None)
-            return
+        for kind in _views_of(resource):
+            if event == "DELETED":
+                self._forget(kind, key)
+            else:
+                self._look(kind, key, obj)
+
+    def _forget(self, resource: str, key: Key) -> None:
+        self.malformed.pop((resource, key), None)
+        self._set(resource, key, None)
+
+    def _look(self, resource: str, key: Key, obj: Object) -> None:
         try:
             view = _VIEWS[resource](obj)
         except Malformed as error:
@@ -215,14 +239,15 @@ class Cluster:
         slices = self._slices_of.get(key)
         if slices is not None and not slices:
             del self._slices_of[key]
-        chosen = backends(service, slices.values() if slices else (), self._zones) if service else {}
+        weights = self._views["weights"]
+        chosen = backends(service, slices.values() if slices else (), self._zones, weights) if service else {}
         old, chosen_before = self._services.pop(key, (None, {}))
         made = Programmed()
         numbers: dict[Part, int] = {}
         if service is not None:
             self._services[key] = (service, chosen)
             numbers = self._group_numbers(service, chosen)
-            made = service_flows(service, chosen, numbers)
+            made = service_flows(service, chosen, numbers, self._scheduler)
         else:
             self._release_groups(key, ())
         owner: OwnerKey = ("Service", *key)
@@ -245,6 +270,7 @@ class Cluster:
     def _group_numbers(self, service: ServiceView, chosen: Backends) -> dict[Part, int]:
         """Numbers for the groups that a Service needs; those of groups that it needs no more are free again."""
         needed: list[Part] = []
+        balancing = Balancing(self._scheduler, bool(service.affinity))
         for port, choice in chosen.items():
             for kind, most in (
                 (CLUSTER, len(choice.cluster)),
@@ -252,7 +278,7 @@ class Cluster:
                 (LOCAL, max(map(len, choice.local.values()), default=0)),
             ):
                 if most:
-                    needed += [(port, kind, part) for part in range(parts(most, sticky=bool(service.affinity)))]
+                    needed += [(port, kind, part) for part in range(parts(most, balancing))]
         self._release_groups(service.key, needed)
         numbers = self._service_parts.setdefault(service.key, {})
         for part in needed:
@@ -274,9 +300,19 @@ class Cluster:
         if not numbers:
             self._service_parts.pop(key, None)
 
-    def _compute_cidr(self, key: Key) -> None:
-        cidr = self._views["clusters"].get(key)
+    def _compute_weight(self, pod: Key) -> None:
+        for service, slices in list(self._slices_of.items()):
+            if any(candidate.pod == pod for piece in slices.values() for candidate in piece.candidates):
+                self._compute_service(service)
+
+    def _compute_cluster(self, key: Key) -> None:
+        view: ClusterView = self._views["clusters"].get(key) or ClusterView()
+        cidr = view.service_cidr
         self.common.contribute(("Cluster", *key), service_cidr_flows(cidr) if cidr else ())
+        if view.scheduler != self._scheduler:
+            self._scheduler = view.scheduler
+            for service in self._views["services"]:
+                self._compute_service(service)
 
     def difference(self, bridge: str, installed: Installed) -> Changes:
         """What a switch lacks, has too much, or has otherwise than it should. Scopes must be up to date and taken."""
@@ -311,5 +347,6 @@ _COMPUTE: Mapping[str, Callable[[Cluster, Key], None]] = {
     "pods": Cluster._compute_pod,
     "services": Cluster._compute_service,
     "edges": Cluster._compute_edge,
-    "clusters": Cluster._compute_cidr,
+    "clusters": Cluster._compute_cluster,
+    "weights": Cluster._compute_weight,
 }

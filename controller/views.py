@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from controller.balancing import Scheduler, scheduler_of
 from controller.parsing import Malformed, transport_port
 from controller.parsing import address as _address
 from controller.parsing import parse as _parse
@@ -19,16 +20,17 @@ from kmn.k8s import dataplane, objects
 from kmn.k8s.objects import Key, Object, describe, key_of, name_of
 
 __all__ = [
+    "ClusterView",
     "EdgeHost",
     "EdgeView",
     "HostPort",
     "Malformed",
     "NodeView",
     "PodView",
+    "cluster_view",
     "edge_view",
     "node_view",
     "pod_view",
-    "service_cidr",
 ]
 
 T = TypeVar("T")
@@ -270,9 +272,15 @@ def _port_range(value: Any) -> tuple[int, int]:
     return first, last
 
 
-def service_cidr(obj: Object) -> IPv4Network | None:
-    """The network of virtual addresses, from the Cluster object."""
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """What holds for all Services: the network of their addresses, and how they choose among endpoints."""
+
+    service_cidr: IPv4Network | None = None
+    scheduler: Scheduler = "random"
+
+
+def cluster_view(obj: Object) -> ClusterView:
     value = (obj.get("spec") or {}).get("serviceCIDR")
-    if not value:
-        return None
-    return _parse(obj, "spec.serviceCIDR", lambda v: IPv4Network(str(v)), value, "an IPv4 network")
+    network = value and _parse(obj, "spec.serviceCIDR", lambda v: IPv4Network(str(v)), value, "an IPv4 network")
+    return ClusterView(network or None, scheduler_of(obj))

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from zlib import crc32
 
 from controller.features.connectivity import dnat
-from controller.openflow.actions import Action, actions, goto, group, learn_endpoint, resubmit, set_reg
+from controller.openflow.actions import Action, actions, goto, learn, resubmit, set_reg
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.match import IP, match, reg
@@ -40,9 +40,11 @@ def found(endpoint: Endpoint) -> tuple[Action, ...]:
     return (*registers, resubmit(Table.ENDPOINT))
 
 
-def affinity_flows(owner: Owner, number: int, endpoints: Sequence[Endpoint], seconds: int) -> list[Flow]:
-    """Flows of one group of endpoints."""
-    flows = [owner.flow(Table.ENDPOINT, 100, match(IP, reg(GROUP, number)), actions(group(number)))]
+def affinity_flows(
+    owner: Owner, number: int, endpoints: Sequence[Endpoint], seconds: int, choose: Sequence[Action]
+) -> list[Flow]:
+    """Flows of one group of endpoints. ``choose`` leads to what :func:`found` does, of one of them."""
+    flows = [owner.flow(Table.ENDPOINT, 100, match(IP, reg(GROUP, number)), actions(*choose))]
     for endpoint in endpoints:
         here = match(
             IP,
@@ -50,13 +52,14 @@ def affinity_flows(owner: Owner, number: int, endpoints: Sequence[Endpoint], sec
             reg(ENDPOINT_PORT, endpoint.port),
             reg(GROUP, number),
         )
-        remember = learn_endpoint(
+        remember = learn(
             Table.AFFINITY,
             100,
             learned_cookie(owner, number, endpoint),
-            min(seconds, _MAX_SECONDS),
             (GROUP, number),
             ((ENDPOINT_IP, int(endpoint.address)), (ENDPOINT_PORT, endpoint.port)),
+            seconds=min(seconds, _MAX_SECONDS),
+            of_source=True,
         )
         translate = dnat(endpoint.address, endpoint.port)
         flows.append(owner.flow(Table.ENDPOINT, 200, here, actions(remember, translate)))
