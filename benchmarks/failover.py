@@ -1,9 +1,9 @@
 """How fast an endpoint that is not ready any more is out of the data plane.
 
 A client opens connections to a Service, one after the other. One pod's condition Ready is set to False through the API;
-the figure is the time from the API's answer until the last connection reached that pod: all that is between
-counts (EndpointSlice, controller, bundle, and the megaflows that Open vSwitch has yet to follow up). Connections are seen
-where they arrive, with the kernel's time stamps.
+the figure is the time from the API's answer until the last connection reached that pod. Everything between counts:
+EndpointSlice, controller, bundle, and the megaflows that Open vSwitch has yet to follow up. Connections are seen where
+they arrive, with the kernel's time stamps.
 """
 
 from __future__ import annotations

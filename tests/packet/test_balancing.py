@@ -12,7 +12,9 @@ from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
-from controller_lab import Lab, in_namespace, lab, service, wait_for, with_spec
+from controller_lab import Lab, lab
+from lab_commands import in_namespace, wait_for
+from lab_objects import service, with_spec
 
 from kmn.k8s.objects import Object
 

@@ -14,7 +14,9 @@ from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
-from controller_lab import Lab, in_namespace, lab, service, wait_for, with_spec
+from controller_lab import Lab, lab
+from lab_commands import in_namespace, wait_for
+from lab_objects import service, with_spec
 
 from kmn.k8s.objects import Object
 
@@ -297,7 +299,7 @@ def test_first_connections_of_a_client_go_to_one_endpoint(net: Lab, serve: Any, 
     ask, port = (place.udp, 53) if udp else (place.tcp, 80)
     for _ in range(3):
         serve(ALL)
-        assert len(answers(net, "c1", VIP, port, 40, udp=udp)) > 1
+        assert len({ask(VIP, port, source)[0] for source in ports_of_their_own(40)}) > 1
         serve(ALL, sessionAffinity="ClientIP")
         with ThreadPoolExecutor(10) as pool:
             found = list(pool.map(lambda source: ask(VIP, port, source)[0], ports_of_their_own(30)))
