@@ -50,7 +50,7 @@ def backends(
 ) -> Backends:
     """The choice for each port. ``zones`` has every node, with its zone or "", ``weights`` pods that have one."""
     slices = list(slices)
-    local = service.internal_local or service.external_local
+    local = service.internal_local or service.external_local or service.direct_return
     chosen = {}
     for port in service.ports:
         if port.protocol not in PROTOCOLS:

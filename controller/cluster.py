@@ -14,7 +14,9 @@ from controller.backends import Backends, backends
 from controller.balancing import Balancing, Scheduler
 from controller.desired import Changes, OwnerKey, Scope
 from controller.features.connectivity import connectivity
+from controller.features.directreturn import insider_flows, restore_flows
 from controller.features.edge import edge_flows
+from controller.features.masquerade import exempt_flows, masquerade_flows
 from controller.features.node import node_flows
 from controller.features.pod import pod_flows
 from controller.features.service import (
@@ -41,6 +43,7 @@ from controller.snapshot import Snapshot
 from controller.views import (
     ClusterView,
     EdgeView,
+    Masquerade,
     NodeView,
     PodView,
     cluster_view,
@@ -96,6 +99,12 @@ class Cluster:
 
     # What is there.
 
+    @property
+    def masquerade(self) -> Masquerade | None:
+        """Whether, and how, nodes translate what their pods send to the outside."""
+        clusters: Iterable[ClusterView] = self._known.views["clusters"].values()
+        return next((cluster.masquerade for cluster in clusters), None)
+
     def bridges(self) -> dict[str, Bridge]:
         """Bridges that can be programmed, by name. An Edge and a Node of one name: the Node's is meant."""
         edges: dict[Key, EdgeView] = self._known.views["edges"]
@@ -122,6 +131,7 @@ class Cluster:
         for kind, resource in (("Node", "nodes"), ("Pod", "pods"), ("Service", "services"), ("Edge", "edges")):
             names += [f"{kind}/{key}" for key in views[resource]]
         names += [f"Edge/{edge}/nat" for edge in views["edges"]]
+        names += [f"Node/{node}/nat" for node in views["nodes"]]
         names += [f"Edge/{edge.name}/{host.name}" for edge in views["edges"].values() for host in edge.hosts]
         return feature, [name for name in names if object_hash(name) == object_of(cookie)]
 
@@ -166,8 +176,13 @@ class Cluster:
         self._set(resource, key, view)
 
     def _set(self, resource: str, key: Key, view: Any) -> None:
-        if self._known.put(resource, key, view) and resource == "nodes":
+        if not self._known.put(resource, key, view):
+            return
+        if resource == "nodes":
             self._place(key.name, view)
+        elif resource == "clusters":  # whether nodes masquerade
+            for node in self._known.views["nodes"]:
+                self._known.touch("nodes", node)
 
     def _place(self, node: str, view: NodeView | None) -> None:
         """A node is in a zone: what hints say is another matter there."""
@@ -189,14 +204,19 @@ class Cluster:
         """Bring the scopes up to date; answers with what switches must forget once that is in force."""
         for resource, key in self._known.take_changed():
             _COMPUTE[resource](self, key)
-        self.stale_outside = self.outside.compute(self._known.views["edges"], self._bridges)
+        self.stale_outside = self.outside.compute(
+            self._known.views["edges"], self._bridges, masquerade=self.masquerade is not None
+        )
         stale, self._stale = self._stale, []
         return stale
 
     def _compute_node(self, key: Key) -> None:
         node: NodeView | None = self._known.views["nodes"].get(key)
         scope = self._bridges.setdefault(key.name, Scope())
-        scope.contribute(("Node", *key), node_flows(node) if node else ())
+        flows = node_flows(node) if node else []
+        if node and (masquerade := self.masquerade):
+            flows += masquerade_flows(node, masquerade)
+        scope.contribute(("Node", *key), flows)
 
     def _compute_edge(self, key: Key) -> None:
         edge: EdgeView | None = self._known.views["edges"].get(key)
@@ -221,6 +241,7 @@ class Cluster:
         if service is not None:
             self._services[key] = (service, chosen)
             made = service_flows(service, chosen, self._group_numbers(service, chosen), self._scheduler)
+            made.common[0].extend(restore_flows(service))
         else:
             self._groups.assign(key, ())
         owner: OwnerKey = ("Service", *key)
@@ -262,11 +283,16 @@ class Cluster:
                 self._compute_service(service)
 
     def _compute_cluster(self, key: Key) -> None:
-        view: ClusterView = self._known.views["clusters"].get(key) or ClusterView()
-        cidr = view.service_cidr
-        self.common.contribute(("Cluster", *key), service_cidr_flows(cidr) if cidr else ())
-        if view.scheduler != self._scheduler:
-            self._scheduler = view.scheduler
+        cluster: ClusterView | None = self._known.views["clusters"].get(key)
+        flows = service_cidr_flows(cluster.service_cidr) if cluster and cluster.service_cidr else []
+        if cluster:
+            flows += insider_flows(cluster.own)
+        if cluster and cluster.masquerade:
+            flows += exempt_flows(cluster.masquerade.exempt)
+        self.common.contribute(("Cluster", *key), flows)
+        scheduler: Scheduler = cluster.scheduler if cluster else "random"
+        if scheduler != self._scheduler:
+            self._scheduler = scheduler
             for service in self._known.views["services"]:
                 self._compute_service(service)
 

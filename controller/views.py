@@ -16,6 +16,7 @@ from controller.balancing import Scheduler, scheduler_of
 from controller.parsing import Malformed, transport_port
 from controller.parsing import address as _address
 from controller.parsing import parse as _parse
+from controller.pipeline import MASQUERADE_PORTS
 from kmn.k8s import dataplane, objects
 from kmn.k8s.objects import Key, Object, describe, key_of, name_of
 
@@ -25,6 +26,7 @@ __all__ = [
     "EdgeView",
     "HostPort",
     "Malformed",
+    "Masquerade",
     "NodeView",
     "PodView",
     "cluster_view",
@@ -273,14 +275,40 @@ def _port_range(value: Any) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterView:
-    """What holds for all Services: the network of their addresses, and how they choose among endpoints."""
+class Masquerade:
+    """Nodes' source translation of what their pods send to the outside."""
 
-    service_cidr: IPv4Network | None = None
-    scheduler: Scheduler = "random"
+    exempt: tuple[IPv4Network, ...]  # destinations that see pods' own addresses
+    ports: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """What the Cluster object says for all nodes."""
+
+    service_cidr: IPv4Network | None  # the network of virtual addresses
+    own: tuple[IPv4Network, ...]  # of pods and nodes
+    masquerade: Masquerade | None  # None: pods leave their nodes as themselves
+    scheduler: Scheduler  # how Services choose among their endpoints
 
 
 def cluster_view(obj: Object) -> ClusterView:
-    value = (obj.get("spec") or {}).get("serviceCIDR")
-    network = value and _parse(obj, "spec.serviceCIDR", lambda v: IPv4Network(str(v)), value, "an IPv4 network")
-    return ClusterView(network or None, scheduler_of(obj))
+    spec = obj.get("spec") or {}
+
+    def network(field: str, value: object) -> IPv4Network:
+        return _parse(obj, f"spec.{field}", lambda v: IPv4Network(str(v)), value, "an IPv4 network")
+
+    own = tuple(network(field, spec[field]) for field in ("podCIDR", "nodeCIDR") if spec.get(field))
+    wanted = spec.get("masquerade", False)
+    masquerade = None
+    if wanted is not False:
+        wanted = wanted if isinstance(wanted, dict) else {}
+        more = wanted.get("nonMasqueradeCIDRs") or ()
+        named = [network(f"masquerade.nonMasqueradeCIDRs[{i}]", value) for i, value in enumerate(more)]
+        ports = wanted.get("ports", "{}-{}".format(*MASQUERADE_PORTS))
+        masquerade = Masquerade(
+            (*own, *named),
+            _parse(obj, "spec.masquerade.ports", _port_range, ports, "a range of ports such as 1024-65535"),
+        )
+    services = network("serviceCIDR", spec["serviceCIDR"]) if spec.get("serviceCIDR") else None
+    return ClusterView(services, own, masquerade, scheduler_of(obj))

@@ -127,8 +127,9 @@ def _ways(service: ServiceView, port: ServicePort) -> Iterator[_Way]:
     for address in service.external_ips:
         if address not in balancers:
             yield _Way(Table.SERVICE, (nw_dst(address),), port.port, service.external_local, True)
+    balancer_local = service.external_local or service.direct_return  # who answers under the address is who was asked
     for address in service.balancer_ips:
-        yield _Way(Table.SERVICE, (nw_dst(address),), port.port, service.external_local, True, service.sources)
+        yield _Way(Table.SERVICE, (nw_dst(address),), port.port, balancer_local, True, service.sources)
     if port.node_port:
         yield _Way(Table.NODE_PORT, (), port.node_port, service.external_local, True)
 
@@ -211,8 +212,10 @@ class _Port:
             flows += rotation_flows(owner, self._protocol, number, turns, sticky=how.sticky)
             self._made.learned.append(rotation_cookie(owner, number))
         else:
-            by_port = how.sticky and how.scheduler != "sh"
-            groups.append(Group(number, _buckets(endpoints, how), how.scheduler == "sh", by_port))
+            by_source = how.scheduler == "sh"
+            # With affinity each choice must be an upcall (see features.affinity): dp_hash would leave it to a megaflow.
+            by_connection = self._protocol if how.sticky and not by_source else None
+            groups.append(Group(number, _buckets(endpoints, how), by_source, by_connection))
         if how.sticky:
             choose = NEXT if how.in_turn else (group(number),)
             flows += affinity_flows(owner, number, endpoints, self._service.affinity, choose)

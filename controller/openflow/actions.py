@@ -12,13 +12,12 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 from zlib import crc32
 
-from controller.openflow.match import mac_bytes
+from controller.openflow.match import TCP, Protocol, mac_bytes
 
 __all__ = [
     "DEC_TTL",
     "DROP",
     "IN_PORT",
-    "KEEP",
     "Action",
     "Actions",
     "NatRange",
@@ -38,8 +37,10 @@ __all__ = [
     "set_eth_dst",
     "set_eth_src",
     "set_icmp_type",
+    "set_nw_dst",
     "set_nw_ttl",
     "set_reg",
+    "set_tp_dst",
 ]
 
 _NICIRA = 0x00002320
@@ -145,6 +146,16 @@ def set_eth_dst(mac: str) -> Action:
 def set_icmp_type(number: int) -> Action:
     """Of an ICMP message; the flow must match on ICMP."""
     return Action(f"set_field:{number}->icmp_type", _set_field(struct.pack("!IB", 0x80002601, number)))
+
+
+def set_nw_dst(address: IPv4Address) -> Action:
+    return Action(f"set_field:{address}->ip_dst", _set_field(struct.pack("!I", 0x80001804) + address.packed))
+
+
+def set_tp_dst(protocol: Protocol, port: int) -> Action:
+    """The destination port; the flow (or the flow that leads to the bucket) must match on the protocol."""
+    name, header = ("tcp_dst", 0x80001C02) if protocol is TCP else ("udp_dst", 0x80002002)
+    return Action(f"set_field:{port}->{name}", _set_field(struct.pack("!IH", header, port)))
 
 
 def set_nw_ttl(ttl: int) -> Action:
@@ -258,11 +269,6 @@ def learn(
     )
 
 
-# As source of a connection: its own, with another port where answers would look like those of another connection.
-# (Open vSwitch calls it all-zero SNAT, and shows it as nat(src).)
-KEEP = IPv4Address("0.0.0.0")
-
-
 class Nat(NamedTuple):
     """What ``ct(nat)`` does to a new connection."""
 
@@ -276,8 +282,6 @@ def _nat(nat: Nat | None) -> Action:
     if nat is None:
         return Action("nat", struct.pack("!HHIH2xHH", 0xFFFF, 16, _NICIRA, 36, 0, 0))
     flags = 1 if nat.direction == "src" else 2
-    if nat.address == KEEP:
-        return Action(f"nat({nat.direction})", struct.pack("!HHIH2xHH", 0xFFFF, 16, _NICIRA, 36, flags, 0))
     if nat.port is None:
         packed = struct.pack("!HHIH2xHH4s4x", 0xFFFF, 24, _NICIRA, 36, flags, 0x01, nat.address.packed)
         return Action(f"nat({nat.direction}={nat.address})", packed)
@@ -319,8 +323,8 @@ def ct(
     """Connection tracking.
 
     ``table`` is where the packet goes on once it is tracked; without it, it goes on here, untranslated.
-    ``nat`` translates packets of known connections, ``src`` (with ports of a range, or :data:`KEEP`) and ``dst`` new
-    ones too; ``mark`` is what writes to the connection's mark.
+    ``nat`` translates packets of known connections, ``src`` (with ports of a range) and ``dst`` new ones too; ``mark``
+    is what writes to the connection's mark.
     """
     inner: list[Action] = []
     texts = [*(["commit"] if commit else ()), *([f"table={table}"] if table is not None else ()), f"zone={zone}"]

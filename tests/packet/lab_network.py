@@ -16,6 +16,7 @@ from lab_commands import in_namespace, run
 from lab_places import Node, Place, Pod
 from lab_switch import Bridge
 
+from kmn.emulator.netns import same_tcp_clock
 from kmn.k8s import dataplane
 from kmn.k8s.objects import Object
 
@@ -55,6 +56,7 @@ class Network:
         self.ip(name, "link set lo up")
         in_namespace(name, lambda: Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1"))
         in_namespace(name, lambda: Path("/proc/sys/net/ipv4/icmp_ratelimit").write_text("0"))
+        in_namespace(name, same_tcp_clock)
         return name
 
     def ip(self, netns: str, *commands: str) -> None:

@@ -77,7 +77,7 @@ class Place:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             connection.bind(("0.0.0.0", source))
             connection.connect((address, port))
-            answer = connection.makefile().readline()
+            answer = connection.makefile().read()  # to the end: the server closes first
         name, client = answer.split()
         return name, client
 

@@ -10,9 +10,6 @@ from pathlib import Path
 
 from lab_commands import run
 
-from kmn.emulator.ovs import CT_TIMEOUTS
-from kmn.k8s import dataplane
-
 __all__ = ["Bridge"]
 
 
@@ -48,11 +45,6 @@ class Bridge:
         if controller:
             words += ["--", "set-controller", "br0", "tcp:127.0.0.1:6653"]
             words += ["--", "set", "controller", "br0", "max_backoff=1000", "inactivity_probe=0"]
-        words += ["--", "--id=@datapath", "create", "Datapath", "datapath_version=any"]
-        words += ["--", "set", "Open_vSwitch", ".", "datapaths:netdev=@datapath"]
-        for zone in dataplane.CT_ZONES:
-            words += ["--", "add-zone-tp", "netdev", f"zone={zone}"]
-            words += [f"{name}={seconds}" for name, seconds in CT_TIMEOUTS.items()]
         run("ovs-vsctl", f"--db={remote}", *words)
 
     @property
