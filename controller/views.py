@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
+from controller.balancing import Scheduler, scheduler_of
 from controller.openflow.match import Address, Network
 from controller.parsing import Malformed, any_address, transport_port
 from controller.parsing import address as _address
@@ -324,6 +325,7 @@ class ClusterView:
     service_cidrs: tuple[Network, ...]  # the networks of virtual addresses, one for each family of the cluster
     own: tuple[IPv4Network, ...]  # of pods and nodes
     masquerade: Masquerade | None  # None: pods leave their nodes as themselves
+    scheduler: Scheduler  # how Services choose among their endpoints
 
 
 def cluster_view(obj: Object) -> ClusterView:
@@ -348,4 +350,4 @@ def cluster_view(obj: Object) -> ClusterView:
     services = (spec.get("serviceCIDR") or "").split(",")
     words = "a network of IPv4, or one of each family"
     virtual = tuple(_parse(obj, "spec.serviceCIDR", ip_network, each, words) for each in services if each)
-    return ClusterView(virtual, own, masquerade)
+    return ClusterView(virtual, own, masquerade, scheduler_of(obj))

@@ -18,6 +18,7 @@ __all__ = [
     "DnsSpec",
     "FabricLink",
     "Ipv6Spec",
+    "KubeProxySpec",
     "Link",
     "MasqueradeSpec",
     "NatSpec",
@@ -118,6 +119,14 @@ class Ipv6Spec:
 
 
 @dataclass(frozen=True, slots=True)
+class KubeProxySpec:
+    """How Services choose among their endpoints."""
+
+    mode: Literal["iptables", "nftables", "ipvs"] = "iptables"
+    scheduler: str = ""  # of mode ipvs: one of kmn.k8s.dataplane.IPVS_SCHEDULERS
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSpec:
     """A whole cluster. Every field has its final value: defaults and ``count`` are resolved."""
 
@@ -130,6 +139,7 @@ class ClusterSpec:
     cluster_domain: str = "cluster.local"
     dns: DnsSpec = DnsSpec()
     datapath: Literal["auto", "system", "netdev"] = "auto"
+    kube_proxy: KubeProxySpec = KubeProxySpec()
     routers: tuple[str, ...] = ("fabric",)
     fabric_links: tuple[FabricLink, ...] = ()
     edge_router: str = "fabric"  # the router that the edge is attached to
@@ -208,6 +218,7 @@ class ClusterSpec:
             "clusterDomain": self.cluster_domain,
             "dns": _dns_object(self.dns),
             "datapath": self.datapath,
+            "kubeProxy": _kube_proxy_object(self.kube_proxy),
             "masquerade": _masquerade_object(self.masquerade),
             "fabric": {
                 "routers": list(self.routers),
@@ -243,6 +254,11 @@ class ClusterSpec:
 def _both(network: IPv4Network, other: IPv6Network | None) -> str:
     """Networks as kubeadm writes them."""
     return f"{network},{other}" if other else str(network)
+
+
+def _kube_proxy_object(proxy: KubeProxySpec) -> dict[str, Any]:
+    ipvs = {"scheduler": proxy.scheduler} if proxy.scheduler else {}
+    return {"mode": proxy.mode, **_present(ipvs=ipvs)}
 
 
 def _masquerade_object(masquerade: MasqueradeSpec | None) -> bool | dict[str, Any]:

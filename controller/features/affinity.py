@@ -4,8 +4,10 @@ The flow of a Service asks table AFFINITY, where flows that were learned put a c
 ENDPOINT translates to what the registers say, and learns it (anew: the time begins again with each connection). Without
 a learned endpoint, or when it is none any more, the group chooses, and its bucket fills the registers.
 
-The group chooses by a hash of the source address, so that the connections that a client makes before the switch has
-learned go to the same endpoint, too.
+The group chooses by a hash of the client's address and port, so that a client whose time is over is not led to the same
+endpoint for ever. Such a hash costs an upcall for each connection of a client that is not known, and this is what
+makes affinity exact: the switch learns in the upcall, before the packet goes on, and no megaflow serves another
+connection of that client before the switch looked up what it learned.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from zlib import crc32
 
 from controller.family import family_of
 from controller.features.connectivity import dnat
-from controller.openflow.actions import Action, actions, goto, group, learn_endpoint, resubmit, set_reg, set_xxreg3
+from controller.openflow.actions import XXREG3, Action, actions, goto, learn, resubmit, set_reg, set_xxreg3
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.match import Address, Field, match, reg, xxreg3
@@ -45,10 +47,14 @@ def _holds(address: Address) -> tuple[Field, ...]:
     return xxreg3(int(address)) if address.version == 6 else (reg(ENDPOINT_IP, int(address)),)
 
 
-def affinity_flows(owner: Owner, number: int, endpoints: Sequence[Endpoint], seconds: int) -> list[Flow]:
-    """Flows of one group of endpoints."""
-    ip = family_of(endpoints[0].address).ip
-    flows = [owner.flow(Table.ENDPOINT, 100, match(ip, reg(GROUP, number)), actions(group(number)))]
+def affinity_flows(
+    owner: Owner, number: int, endpoints: Sequence[Endpoint], seconds: int, choose: Sequence[Action]
+) -> list[Flow]:
+    """Flows of one group of endpoints. ``choose`` leads to what :func:`found` does, of one of them."""
+    family = family_of(endpoints[0].address)
+    ip = family.ip
+    address = XXREG3 if family.version == 6 else ENDPOINT_IP
+    flows = [owner.flow(Table.ENDPOINT, 100, match(ip, reg(GROUP, number)), actions(*choose))]
     for endpoint in endpoints:
         here = match(
             ip,
@@ -56,14 +62,15 @@ def affinity_flows(owner: Owner, number: int, endpoints: Sequence[Endpoint], sec
             reg(ENDPOINT_PORT, endpoint.port),
             reg(GROUP, number),
         )
-        remember = learn_endpoint(
+        remember = learn(
             Table.AFFINITY,
             100,
             learned_cookie(owner, number, endpoint),
-            min(seconds, _MAX_SECONDS),
             (GROUP, number),
-            (ENDPOINT_IP, endpoint.address),
-            (ENDPOINT_PORT, endpoint.port),
+            ((address, int(endpoint.address)), (ENDPOINT_PORT, endpoint.port)),
+            version=family.version,
+            seconds=min(seconds, _MAX_SECONDS),
+            of_source=True,
         )
         translate = dnat(endpoint.address, endpoint.port)
         flows.append(owner.flow(Table.ENDPOINT, 200, here, actions(remember, translate)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from functools import cache, lru_cache
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from zlib import crc32
 
 from controller.openflow.match import TCP, Address, Protocol, mac_bytes
@@ -18,6 +18,7 @@ __all__ = [
     "DEC_TTL",
     "DROP",
     "IN_PORT",
+    "XXREG3",
     "Action",
     "Actions",
     "NatRange",
@@ -25,7 +26,7 @@ __all__ = [
     "ct",
     "goto",
     "group",
-    "learn_endpoint",
+    "learn",
     "move",
     "move_bit",
     "output",
@@ -126,18 +127,19 @@ def _set_field(oxm: bytes) -> bytes:
 @cache
 def set_reg(number: int, value: int, mask: int = 0xFFFFFFFF) -> Action:
     """Write (some bits of) a register."""
+    shown = f"{value:#x}" if value else "0"
     if mask == 0xFFFFFFFF:
         packed = _set_field(struct.pack("!II", _nxm_reg(number), value))
-        return Action(f"set_field:{value:#x}->reg{number}", packed)
+        return Action(f"set_field:{shown}->reg{number}", packed)
     packed = _set_field(struct.pack("!III", (_nxm_reg(number) | 0x100) + 4, value, mask))
-    shown = f"{value:#x}" if value else "0"
     return Action(f"set_field:{shown}/{mask:#x}->reg{number}", packed)
 
 
 def set_xxreg3(value: int) -> Action:
     """Write the registers 12 to 15 as one."""
     packed = _set_field(_XXREG3.to_bytes(4, "big") + value.to_bytes(16, "big"))
-    return Action(f"set_field:{value:#x}->xxreg3", packed)
+    shown = f"{value:#x}" if value else "0"
+    return Action(f"set_field:{shown}->xxreg3", packed)
 
 
 @cache
@@ -198,7 +200,7 @@ def set_arp_sha(mac: str) -> Action:
     return Action(f"set_field:{mac}->arp_sha", _set_field(struct.pack("!I", 0x80003006) + mac_bytes(mac)))
 
 
-# Fields that can be copied whole: name in texts, OXM header, bits.
+# Fields that can be copied whole, to one of at least their size: name in texts, OXM header, bits.
 _COPY = {
     "eth_src": ("NXM_OF_ETH_SRC", 0x80000806, 48),
     "eth_dst": ("NXM_OF_ETH_DST", 0x80000606, 48),
@@ -209,21 +211,27 @@ _COPY = {
     "ipv6_src": ("NXM_NX_IPV6_SRC", 0x80003410, 128),
     "ipv6_dst": ("NXM_NX_IPV6_DST", 0x80003610, 128),
     "nd_target": ("NXM_NX_ND_TARGET", 0x80003E10, 128),
+    "xxreg3": ("NXM_NX_XXREG3", _XXREG3, 128),
     "nd_tll": ("NXM_NX_ND_TLL", 0x80004206, 48),
+    "tcp_src": ("NXM_OF_TCP_SRC", 0x80001A02, 16),
+    "udp_src": ("NXM_OF_UDP_SRC", 0x80001E02, 16),
+    "sctp_src": ("OXM_OF_SCTP_SRC", 0x80002202, 16),
     "arp_spa": ("NXM_OF_ARP_SPA", 0x80002C04, 32),
     "arp_tpa": ("NXM_OF_ARP_TPA", 0x80002E04, 32),
     **{f"reg{n}": (f"NXM_NX_REG{n}", _nxm_reg(n), 32) for n in range(16)},
 }
 
 
+@cache
 def move(source: str, destination: str) -> Action:
-    """Copy one field to another of the same size."""
+    """Copy one field to another of the same size, or to the lower bits of a larger one."""
     source_text, source_oxm, bits = _COPY[source]
     destination_text, destination_oxm, destination_bits = _COPY[destination]
-    if bits != destination_bits:
+    if bits > destination_bits:
         raise ValueError(f"move:{source}->{destination}: {bits} bits do not fit {destination_bits}")
     packed = struct.pack("!HHHHHHII4x", 28, 24, bits, 0, 0, 0, source_oxm, destination_oxm)
-    return Action(f"move:{source_text}[]->{destination_text}[]", packed)
+    part = "" if bits == destination_bits else f"0..{bits - 1}"
+    return Action(f"move:{source_text}[]->{destination_text}[{part}]", packed)
 
 
 class NatRange(NamedTuple):
@@ -258,35 +266,53 @@ def resubmit(table: int) -> Action:
     return Action(f"resubmit(,{table})", struct.pack("!HHIHHB3x", 0xFFFF, 16, _NICIRA, 14, 0xFFF8, table))
 
 
-def learn_endpoint(
-    table: int, priority: int, cookie: int, seconds: int, group: tuple[int, int], address: tuple[int, Address],
-    port: tuple[int, int],
-) -> Action:  # fmt: skip
-    """Make a flow in ``table`` that gives ``address`` and ``port`` to further packets of this source address.
+# By version of IP: type of frames, the field of the source address, its name and its bits.
+_LEARN_FROM = {4: (0x0800, 0x00000E04, "NXM_OF_IP_SRC", 32), 6: (0x86DD, 0x00012610, "NXM_NX_IPV6_SRC", 128)}
+# The registers 12 to 15 as one, for ``learn``.
+XXREG3: Literal["xxreg3"] = "xxreg3"
+Register = int | Literal["xxreg3"]
 
-    ``group``, ``address`` and ``port`` are registers with values: the flow matches the first, and loads the others; an
-    IPv6 address goes to ``xxreg3`` instead. It ends after ``seconds``; learning it again begins them anew.
+
+def learn(
+    table: int,
+    priority: int,
+    cookie: int,
+    group: tuple[int, int],
+    loads: tuple[tuple[Register, int], ...],
+    *,
+    version: int = 4,
+    seconds: int = 0,
+    of_source: bool = False,
+) -> Action:
+    """Make a flow in ``table`` that gives what ``loads`` says to further packets of a version of IP: those of this
+    source address, if ``of_source``.
+
+    ``group`` and ``loads`` are registers with values: the flow matches the one, and loads the others. It ends after
+    ``seconds`` (0: never); learning it again begins them anew.
     """
-    ipv6 = address[1].version == 6
     number, value = group
     # Specifications: source (a field, or a value) and destination (to match, or to load) of so many bits.
     immediate, load = 1 << 13, 1 << 11
-    eth_type, source, source_text = (
-        (0x86DD, 0x00012610, "NXM_NX_IPV6_SRC") if ipv6 else (0x0800, 0x0E04, "NXM_OF_IP_SRC")
-    )
-    bits = address[1].max_prefixlen
-    into, into_text = (_XXREG3, "XXREG3") if ipv6 else (_nxm_reg(address[0]), f"REG{address[0]}")
+    eth_type, source, source_text, bits = _LEARN_FROM[version]
     specs = struct.pack("!HHIH", immediate | 16, eth_type, 0x00000602, 0)
     specs += struct.pack("!HIIH", immediate | 32, value, _nxm_reg(number), 0)
-    specs += struct.pack("!HIHIH", bits, source, 0, source, 0)
-    specs += struct.pack("!H", immediate | load | bits) + address[1].packed + struct.pack("!IH", into, 0)
-    specs += struct.pack("!HIIH", immediate | load | 32, port[1], _nxm_reg(port[0]), 0)
-    text = f"eth_type={eth_type:#x},reg{number}={value:#x},{source_text}[]"
-    text += f",load:{int(address[1]):#x}->NXM_NX_{into_text}[],load:{port[1]:#x}->NXM_NX_REG{port[0]}[]"
+    text = f"eth_type={eth_type:#x},reg{number}={value:#x}"
+    if of_source:
+        specs += struct.pack("!HIHIH", bits, source, 0, source, 0)
+        text += f",{source_text}[]"
+    for register, content in loads:
+        name, header, length = _COPY[register if isinstance(register, str) else f"reg{register}"]
+        specs += struct.pack("!H", immediate | load | length) + content.to_bytes(length // 8, "big")
+        specs += struct.pack("!IH", header, 0)
+        shown = f"{content:#x}" if content else "0"
+        text += f",load:{shown}->{name}[]"
     length = (32 + len(specs) + 7) // 8 * 8
     head = struct.pack("!HHIHHHHQHBxHH", 0xFFFF, length, _NICIRA, 16, 0, seconds, priority, cookie, 0, table, 0, 0)
-    shown = f"learn(table={table},hard_timeout={seconds},priority={priority},cookie={cookie:#x},{text})"
-    return Action(shown, (head + specs).ljust(length, b"\0"))
+    ends = f"hard_timeout={seconds}," if seconds else ""
+    return Action(
+        f"learn(table={table},{ends}priority={priority},cookie={cookie:#x},{text})",
+        (head + specs).ljust(length, b"\0"),
+    )
 
 
 class Nat(NamedTuple):

@@ -45,7 +45,7 @@ class Group(NamedTuple):
     bucket that goes are moved, and those that a new one takes over (rendezvous hashing, by the buckets' numbers).
 
     ``by_source``: clients (their addresses, not their connections) are spread, so that one stays with its bucket as
-    long as the buckets are the same. Give such a group another number than one of the same name without: how buckets
+    long as the buckets are the same. Give groups that choose in another way other numbers or other buckets: how buckets
     are chosen is not compared with what a switch has.
     """
 
@@ -65,7 +65,7 @@ class Group(NamedTuple):
         source = "ipv6_src" if self.version == 6 else "ip_src"
         method = f"hash,fields={source}" if self.by_source else "dp_hash"
         if self.by_connection is not None:
-            method = f"hash,fields(ip_src,{self.by_connection.eth_type.text}_src)"
+            method = f"hash,fields({source},{self.by_connection.name}_src)"
         return f" group_id={self.id},type=select,selection_method={method},{buckets}"
 
 

@@ -153,6 +153,11 @@ class Protocol(NamedTuple):
         """As in IP headers."""
         return self.ip_proto.oxm[-1]
 
+    @property
+    def name(self) -> str:
+        """As in the names of fields: ``tcp``, in either family."""
+        return self.eth_type.text.removesuffix("6")
+
 
 def _protocol(name: str, number: int, eth_type: Field = _ETH_IP) -> Protocol:
     return Protocol(eth_type._replace(text=name), Field(6, _oxm(_IP_PROTO, bytes([number])), 14, ""))
@@ -284,7 +289,7 @@ def reg(number: int, value: int, mask: int = 0xFFFFFFFF) -> Field:
     if number % 2:
         raise ValueError(f"reg{number}: match on registers of even number only")
     pair = value.to_bytes(4, "big") + bytes(4) + mask.to_bytes(4, "big") + bytes(4)
-    text = f"reg{number}={value:#x}" + ("" if mask == 0xFFFFFFFF else f"/{mask:#x}")
+    text = f"reg{number}={f'{value:#x}' if value else '0'}" + ("" if mask == 0xFFFFFFFF else f"/{mask:#x}")
     return Field(20 + number, _oxm(_XREG0 + (number // 2 << 9), pair), 4, text)
 
 

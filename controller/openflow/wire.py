@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from controller.openflow.flow import Flow
 from controller.openflow.group import Group
-from controller.openflow.match import TCP, UDP, Address
+from controller.openflow.match import PROTOCOLS, PROTOCOLS6, Address
 
 __all__ = [
     "CtFlush",
@@ -61,10 +61,13 @@ _SOURCE_HASH = {
     6: struct.pack("!HHII4x16sQI16s4x", 0xFFFF, 60, 0x154D, 1, b"hash", 0, 0x80003410, b"\xff" * 16),
 }
 # The same with the source port, too.
+_PORT_FIELDS = {"TCP": 0x80001A02, "UDP": 0x80001E02, "SCTP": 0x80002202}
 _CONNECTION_HASH = {
-    protocol: struct.pack("!HHII4x16sQIIIH2x", 0xFFFF, 54, 0x154D, 1, b"hash", 0, 0x80001604, 0xFFFFFFFF, port, 0xFFFF)
-    for protocol, port in ((TCP, 0x80001A02), (UDP, 0x80001E02))
-}
+    protocols[name]: struct.pack(f"!HHII4x16sQI{size}sIH", 0xFFFF, 50 + size, 0x154D, 1, b"hash", 0, header,
+                                 b"\xff" * size, port, 0xFFFF).ljust((57 + size) // 8 * 8, b"\0")
+    for protocols, header, size in ((PROTOCOLS, 0x80001604, 4), (PROTOCOLS6, 0x80003410, 16))
+    for name, port in _PORT_FIELDS.items()
+}  # fmt: skip
 _PACKET_COUNT = 0x80020808  # OXS header of the field
 _NO_BUCKET = 0xFFFFFFFF
 

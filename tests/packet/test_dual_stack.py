@@ -290,6 +290,29 @@ def test_addresses_outside_are_unreachable_at_once(cluster: Cluster) -> None:
 
 def test_switches_have_the_flows_as_the_controller_prints_them(cluster: Cluster) -> None:
     """So the golden flows of the unit tests are what is on a switch."""
+    assert_flows_as_printed(cluster)
+
+
+def test_endpoints_of_both_families_in_turn() -> None:
+    """As IPVS does it, see test_balancing."""
+    with running("rr", ipFamily="dual", kubeProxy={"mode": "ipvs", "ipvs": {"scheduler": "rr"}}) as cluster:
+        cluster.apply(
+            *(each for each in MANIFESTS if each["kind"] == "Pod"),
+            service("prefer", ipFamilyPolicy="PreferDualStack"),
+            service("sticky", ipFamilyPolicy="PreferDualStack", sessionAffinity="ClientIP"),
+        )
+        cluster.wait_ready()
+        assert_flows_as_printed(cluster)
+        for address in spec(cluster, "prefer")["clusterIPs"]:
+            command = f"for i in 1 2 3 4 5 6; do curl -g -s -m 3 '{url(address, 80)}'; echo; done"
+            answers = [json.loads(line)["pod"] for line in cluster.pod("c1").cmd(command).split("\n") if line.strip()]
+            assert len(answers) == 6
+            assert set(answers[:3]) == set(answers[3:]) == set(WEB)
+        for address in spec(cluster, "sticky")["clusterIPs"]:
+            assert len(pods_that_serve(cluster, "c1", address)) == 1
+
+
+def assert_flows_as_printed(cluster: Cluster) -> None:
     wanted = Flows()
     for resource in (CLUSTERS, NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES):
         for obj in cluster.client.list(resource).items:
@@ -299,8 +322,8 @@ def test_switches_have_the_flows_as_the_controller_prints_them(cluster: Cluster)
         management = f"unix:{cluster.paths.ovs(node)}/br0.mgmt"
         command = ["ovs-ofctl", "-O", "OpenFlow15", "dump-flows", "--no-stats", management]
         installed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
-        learned = f" table={int(Table.AFFINITY)}, "
-        lines = {line for line in installed.splitlines() if learned not in line}
+        learned = tuple(f" table={int(table)}, " for table in (Table.AFFINITY, Table.ROTATION))
+        lines = {line for line in installed.splitlines() if not any(table in line for table in learned)}
         assert lines == {str(flow) for scope in wanted.scopes(node) for flow in scope.flows.values()}
         command = ["ovs-ofctl", "-O", "OpenFlow15", "dump-groups", management]
         installed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
