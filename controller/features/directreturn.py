@@ -75,7 +75,7 @@ def restore_flows(service: ServiceView) -> list[Flow]:
         # Not of SCTP, which the edge does not balance.
         if port.node_port and port.protocol in ("TCP", "UDP"):
             protocol = PROTOCOLS[port.protocol]
-            for address in service.balancer_ips[:1]:
+            for address in service.balancer_ips[:1]:  # kmn gives one; a node port stands for no more
                 restore = actions(set_nw_dst(address), set_tp_dst(protocol, port.port), goto(Table.CONNTRACK))
                 wanted = match(*protocol, tp_dst(protocol, port.node_port))
                 flows.append(make(Table.RESTORE, 100, wanted, restore))

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from controller.openflow.flow import Flow
 from controller.openflow.group import Group
-from controller.openflow.match import TCP, UDP
 
 __all__ = [
     "CtFlush",
@@ -58,11 +57,11 @@ _SELECT = 1
 _DP_HASH = struct.pack("!HHII4x16sQ", 0xFFFF, 40, 0x154D, 1, b"dp_hash", 0)
 # The same with selection_method=hash of the source address.
 _SOURCE_HASH = struct.pack("!HHII4x16sQII", 0xFFFF, 48, 0x154D, 1, b"hash", 0, 0x80001604, 0xFFFFFFFF)
-# The same with the source port, too.
-_CONNECTION_HASH = {
-    protocol: struct.pack("!HHII4x16sQIIIH2x", 0xFFFF, 54, 0x154D, 1, b"hash", 0, 0x80001604, 0xFFFFFFFF, port, 0xFFFF)
-    for protocol, port in ((TCP, 0x80001A02), (UDP, 0x80001E02))
-}
+# And of the source address and port, of the protocol that the packet has.
+_CLIENT_HASH = struct.pack(
+    "!HHII4x16sQ" "II" "IH" "IH" "IH" "6x", 0xFFFF, 66, 0x154D, 1, b"hash", 0,
+    0x80001604, 0xFFFFFFFF, 0x80001A02, 0xFFFF, 0x80001E02, 0xFFFF, 0x80002202, 0xFFFF,
+)  # fmt: skip
 _PACKET_COUNT = 0x80020808  # OXS header of the field
 _NO_BUCKET = 0xFFFFFFFF
 
@@ -101,8 +100,8 @@ def _group_mod(command: int, number: int, buckets: bytes, properties: bytes) -> 
 
 
 def _method(group: Group) -> bytes:
-    if group.by_connection is not None:
-        return _CONNECTION_HASH[group.by_connection]
+    if group.by_port:
+        return _CLIENT_HASH
     return _SOURCE_HASH if group.by_source else _DP_HASH
 
 
