@@ -75,6 +75,7 @@ def restore_flows(service: ServiceView) -> list[Flow]:
         # Not of SCTP, which the edge does not balance.
         if port.node_port and port.protocol in ("TCP", "UDP") and port.version == 4:
             protocol = PROTOCOLS[port.protocol]
+            # kmn gives one; a node port stands for no more
             for address in [each for each in service.balancer_ips if isinstance(each, IPv4Address)][:1]:
                 restore = actions(set_nw_dst(address), set_tp_dst(protocol, port.port), goto(Table.CONNTRACK))
                 wanted = match(*protocol, tp_dst(protocol, port.node_port))

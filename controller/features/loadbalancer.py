@@ -123,8 +123,8 @@ def balancer_flows(
                     wanted = match(*protocol, *source, nw_dst(address), *bits, tp_dst(protocol, port.port))
                     flows.append(make(EdgeTable.SERVICE, 200, wanted, actions(group(number))))
             share = _buckets(view, protocol, endpoints[part :: len(numbers)])
-            by_connection = protocol if view.direct_return and not view.affinity else None
-            groups.append(Group(number, share, by_source=view.affinity, by_connection=by_connection))
+            by_port = view.direct_return and not view.affinity
+            groups.append(Group(number, share, by_source=view.affinity, by_port=by_port))
     return flows, groups
 
 

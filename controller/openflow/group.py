@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from controller.openflow.actions import Action
-from controller.openflow.match import Protocol
 
 __all__ = ["Bucket", "Group", "bucket", "even_weights"]
 
@@ -41,18 +40,16 @@ class Group(NamedTuple):
     ``dp_hash``: the datapath hashes and megaflows match on some bits of the hash. With the switch's own choice of
     method a large group would need an upcall, and a megaflow, for every connection.
 
-    ``by_connection``: by a hash of the packet itself, so that its choice needs no memory. Only the connections of a
-    bucket that goes are moved, and those that a new one takes over (rendezvous hashing, by the buckets' numbers).
-
     ``by_source``: clients (their addresses, not their connections) are spread, so that one stays with its bucket as
-    long as the buckets are the same. Give groups that choose in another way other numbers or other buckets: how buckets
-    are chosen is not compared with what a switch has.
+    long as the buckets are the same. With ``by_port`` connections are spread, by the client's address and port, and
+    each one's first packet is an upcall: no megaflow chooses for other ports. Give groups that differ in this other
+    numbers or other buckets: how buckets are chosen is not compared with what a switch has.
     """
 
     id: int
     buckets: tuple[Bucket, ...]
     by_source: bool = False  # ``hash`` of the source address alone: a client always gets the same bucket
-    by_connection: Protocol | None = None  # ``hash`` of source address and port of this protocol
+    by_port: bool = False  # ``hash`` of the source address and port
     version: int = 4  # of IP: which source address that is
 
     @property
@@ -63,9 +60,10 @@ class Group(NamedTuple):
     def __str__(self) -> str:
         buckets = ",".join([bucket.text for bucket in self.buckets])
         source = "ipv6_src" if self.version == 6 else "ip_src"
-        method = f"hash,fields={source}" if self.by_source else "dp_hash"
-        if self.by_connection is not None:
-            method = f"hash,fields({source},{self.by_connection.name}_src)"
+        if self.by_port:
+            method = f"hash,fields({source},tcp_src,udp_src,sctp_src)"
+        else:
+            method = f"hash,fields={source}" if self.by_source else "dp_hash"
         return f" group_id={self.id},type=select,selection_method={method},{buckets}"
 
 

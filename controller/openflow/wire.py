@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from controller.openflow.flow import Flow
 from controller.openflow.group import Group
-from controller.openflow.match import PROTOCOLS, PROTOCOLS6, Address
+from controller.openflow.match import Address
 
 __all__ = [
     "CtFlush",
@@ -60,14 +60,12 @@ _SOURCE_HASH = {
     4: struct.pack("!HHII4x16sQII", 0xFFFF, 48, 0x154D, 1, b"hash", 0, 0x80001604, 0xFFFFFFFF),
     6: struct.pack("!HHII4x16sQI16s4x", 0xFFFF, 60, 0x154D, 1, b"hash", 0, 0x80003410, b"\xff" * 16),
 }
-# The same with the source port, too.
-_PORT_FIELDS = {"TCP": 0x80001A02, "UDP": 0x80001E02, "SCTP": 0x80002202}
-_CONNECTION_HASH = {
-    protocols[name]: struct.pack(f"!HHII4x16sQI{size}sIH", 0xFFFF, 50 + size, 0x154D, 1, b"hash", 0, header,
-                                 b"\xff" * size, port, 0xFFFF).ljust((57 + size) // 8 * 8, b"\0")
-    for protocols, header, size in ((PROTOCOLS, 0x80001604, 4), (PROTOCOLS6, 0x80003410, 16))
-    for name, port in _PORT_FIELDS.items()
-}  # fmt: skip
+# And of the source address and port, of the protocol that the packet has.
+_PORTS = struct.pack("!IHIHIH", 0x80001A02, 0xFFFF, 0x80001E02, 0xFFFF, 0x80002202, 0xFFFF)
+_CLIENT_HASH = {
+    4: struct.pack("!HHII4x16sQII18s6x", 0xFFFF, 66, 0x154D, 1, b"hash", 0, 0x80001604, 0xFFFFFFFF, _PORTS),
+    6: struct.pack("!HHII4x16sQI16s18s2x", 0xFFFF, 78, 0x154D, 1, b"hash", 0, 0x80003410, b"\xff" * 16, _PORTS),
+}
 _PACKET_COUNT = 0x80020808  # OXS header of the field
 _NO_BUCKET = 0xFFFFFFFF
 
@@ -106,8 +104,8 @@ def _group_mod(command: int, number: int, buckets: bytes, properties: bytes) -> 
 
 
 def _method(group: Group) -> bytes:
-    if group.by_connection is not None:
-        return _CONNECTION_HASH[group.by_connection]
+    if group.by_port:
+        return _CLIENT_HASH[group.version]
     return _SOURCE_HASH[group.version] if group.by_source else _DP_HASH
 
 

@@ -138,4 +138,4 @@ def test_another_scheduler_is_another_data_plane() -> None:
     cluster.apply("clusters", "MODIFIED", cluster_object())
     cluster.compute()
     [group] = cluster.common.groups.values()
-    assert "fields(ip_src,tcp_src)" in str(group)
+    assert "fields(ip_src,tcp_src,udp_src,sctp_src)" in str(group)

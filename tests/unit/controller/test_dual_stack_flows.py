@@ -185,7 +185,10 @@ def test_session_affinity_remembers_whole_addresses() -> None:
     cluster.compute()
     (group,) = cluster.common.groups.values()
     there = "set_field:0xfd000010024400010000000000000002->xxreg3,set_field:0x1f90->reg6,resubmit(,34)"
-    assert f"selection_method=hash,fields(ipv6_src,tcp_src),bucket=bucket_id:{group.buckets[0].id}," in str(group)
+    assert (
+        f"selection_method=hash,fields(ipv6_src,tcp_src,udp_src,sctp_src),bucket=bucket_id:{group.buckets[0].id},"
+        in str(group)
+    )
     assert group.buckets[0].text.endswith(f"actions={there}")
     (flow,) = (f for f in text(cluster.common.flows.values()) if f.startswith("table=34, priority=200"))
     assert flow.startswith(

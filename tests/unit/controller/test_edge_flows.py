@@ -172,11 +172,12 @@ def test_direct_return_goes_to_nodes_with_endpoints_and_is_not_tracked() -> None
     assert "table=84, priority=230,ip,reg0=0x4/0x4 actions=goto_table:92" in flows(cluster, Feature.EDGE)
     groups = sorted(str(group).split("type=select,")[1] for group in scope.groups.values())
     assert [group.partition(",bucket")[0] for group in groups] == [
-        "selection_method=hash,fields(ip_src,tcp_src)",
-        "selection_method=hash,fields(ip_src,udp_src)",
+        "selection_method=hash,fields(ip_src,tcp_src,udp_src,sctp_src)",
+        "selection_method=hash,fields(ip_src,tcp_src,udp_src,sctp_src)",
     ]
     to_node = "set_field:10.244.{}.1->ip_dst,set_field:30080->tcp_dst,set_field:0x4/0x4->reg0,resubmit(,52)"
-    assert sorted(bucket.split("actions=")[1] for bucket in groups[0].split(",bucket=")[1:]) == [
+    (tcp,) = (group for group in groups if "tcp_dst" in group)
+    assert sorted(bucket.split("actions=")[1] for bucket in tcp.split(",bucket=")[1:]) == [
         to_node.format(1),
         to_node.format(2),
     ]

@@ -177,7 +177,7 @@ def test_session_affinity() -> None:
     [group] = cluster.common.groups.values()
     registers = "set_field:0xaf40102->reg4,set_field:0x1f90->reg6"
     bucket = f"bucket=bucket_id:681195409,actions={registers},resubmit(,34)"
-    method = "selection_method=hash,fields(ip_src,tcp_src)"
+    method = "selection_method=hash,fields(ip_src,tcp_src,udp_src,sctp_src)"
     assert str(group) == f" group_id=602153030,type=select,{method},{bucket}"
     [cookie] = cluster._learned.popitem()[1]
     learn = (
