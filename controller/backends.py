@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from controller.service_views import Candidate, Endpoint, ServicePort, ServiceView, SliceView
+from kmn.k8s.objects import Key
 
 __all__ = ["Backends", "Choice", "backends"]
 
@@ -23,6 +25,7 @@ class Choice:
     cluster: tuple[Endpoint, ...] = ()
     near: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)  # by node: fewer, as hints say
     local: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)  # by node; of Local policies only
+    weights: Mapping[Endpoint, int] = field(default_factory=dict)  # of all that have another one than 1
 
     def __bool__(self) -> bool:
         """Is there any endpoint in the cluster?"""
@@ -39,8 +42,13 @@ Backends = Mapping[ServicePort, Choice]
 _Found = tuple[Candidate, Endpoint]
 
 
-def backends(service: ServiceView, slices: Iterable[SliceView], zones: Mapping[str, str]) -> Backends:
-    """The choice for each port. ``zones`` has every node, with its zone or ""."""
+def backends(
+    service: ServiceView,
+    slices: Iterable[SliceView],
+    zones: Mapping[str, str],
+    weights: Mapping[Key, int] = MappingProxyType({}),
+) -> Backends:
+    """The choice for each port. ``zones`` has every node, with its zone or "", ``weights`` pods that have one."""
     slices = list(slices)
     local = service.internal_local or service.external_local or service.direct_return
     chosen = {}
@@ -54,7 +62,12 @@ def backends(service: ServiceView, slices: Iterable[SliceView], zones: Mapping[s
             if name in piece.ports
             for candidate in piece.candidates
         ]
-        chosen[port] = Choice(_usable(found), _near(found, zones), _local(found) if local else {})
+        chosen[port] = Choice(
+            _usable(found),
+            _near(found, zones),
+            _local(found) if local else {},
+            {endpoint: weights[pod] for candidate, endpoint in found if (pod := candidate.pod) in weights and pod},
+        )
     return chosen
 
 

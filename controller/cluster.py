@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from controller.backends import Backends, backends
+from controller.balancing import Balancing, Scheduler
 from controller.desired import Changes, OwnerKey, Scope
 from controller.features.connectivity import connectivity
 from controller.features.directreturn import insider_flows, restore_flows
@@ -37,7 +38,7 @@ from controller.openflow.wire import CtFlush, Unlearn, flow_add, flow_delete, gr
 from controller.outside import Outside
 from controller.parsing import Malformed
 from controller.pipeline import Feature
-from controller.service_views import ServiceView, SliceView, service_view, slice_view
+from controller.service_views import ServiceView, SliceView, pod_weight, service_view, slice_view
 from controller.snapshot import Snapshot
 from controller.views import (
     ClusterView,
@@ -66,8 +67,14 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "endpointslices": slice_view,
     "edges": edge_view,
     "clusters": cluster_view,
+    "weights": pod_weight,
     "namespaces": lambda obj: None,  # for controller.outside only
 }
+
+
+def _views_of(resource: str) -> tuple[str, ...]:
+    """Of a pod, its weight is a view by itself: it also counts where the pod has no port on a bridge."""
+    return ("pods", "weights") if resource == "pods" else (resource,)
 
 
 class Cluster:
@@ -82,6 +89,7 @@ class Cluster:
         self._services: dict[Key, tuple[ServiceView, Backends]] = {}  # as computed last
         self._service_nodes: dict[Key, set[str]] = {}  # that have flows of their own of it
         self._zones: dict[str, str] = {}  # of nodes
+        self._scheduler: Scheduler = "random"
         self._learned: dict[Key, frozenset[int]] = {}  # cookies of what switches may learn
         self._groups = GroupNumbers()
         self._stale: list[CtFlush | Unlearn] = []
@@ -134,10 +142,10 @@ class Cluster:
         items = list(items)
         self.outside.replace(resource, items)
         present = {key_of(item) for item in items}
-        known = [*self._known.views[resource], *(key for kind, key in self.malformed if kind == resource)]
-        for key in known:
-            if key not in present:
-                self._set(resource, key, None)
+        for kind in _views_of(resource):
+            for key in [*self._known.views[kind], *(key for what, key in self.malformed if what == kind)]:
+                if key not in present:
+                    self._forget(kind, key)
         for item in items:
             self.apply(resource, "MODIFIED", item)
 
@@ -145,10 +153,17 @@ class Cluster:
         """One event of a watch: ADDED, MODIFIED or DELETED."""
         key = key_of(obj)
         self.outside.apply(resource, event, obj)
-        if event == "DELETED":
-            self.malformed.pop((resource, key), None)
-            self._set(resource, key, None)
-            return
+        for kind in _views_of(resource):
+            if event == "DELETED":
+                self._forget(kind, key)
+            else:
+                self._look(kind, key, obj)
+
+    def _forget(self, resource: str, key: Key) -> None:
+        self.malformed.pop((resource, key), None)
+        self._set(resource, key, None)
+
+    def _look(self, resource: str, key: Key, obj: Object) -> None:
         try:
             view = _VIEWS[resource](obj)
         except Malformed as error:
@@ -219,12 +234,13 @@ class Cluster:
 
     def _compute_service(self, key: Key) -> None:
         service: ServiceView | None = self._known.views["services"].get(key)
-        chosen = backends(service, self._known.slices_of(key), self._zones) if service else {}
+        slices, weights = self._known.slices_of(key), self._known.views["weights"]
+        chosen = backends(service, slices, self._zones, weights) if service else {}
         old, chosen_before = self._services.pop(key, (None, {}))
         made = Programmed()
         if service is not None:
             self._services[key] = (service, chosen)
-            made = service_flows(service, chosen, self._group_numbers(service, chosen))
+            made = service_flows(service, chosen, self._group_numbers(service, chosen), self._scheduler)
             made.common[0].extend(restore_flows(service))
         else:
             self._groups.assign(key, ())
@@ -248,6 +264,7 @@ class Cluster:
     def _group_numbers(self, service: ServiceView, chosen: Backends) -> dict[Part, int]:
         """Numbers for the groups that a Service needs."""
         needed: list[Part] = []
+        balancing = Balancing(self._scheduler, bool(service.affinity))
         for port, choice in chosen.items():
             for kind, most in (
                 (CLUSTER, len(choice.cluster)),
@@ -255,10 +272,15 @@ class Cluster:
                 (LOCAL, max(map(len, choice.local.values()), default=0)),
             ):
                 if most:
-                    needed += [(port, kind, part) for part in range(parts(most, sticky=bool(service.affinity)))]
+                    needed += [(port, kind, part) for part in range(parts(most, balancing))]
         names = {part: group_name(service, part) for part in needed}
         numbers = self._groups.assign(service.key, names.values())
         return {part: numbers[name] for part, name in names.items()}
+
+    def _compute_weight(self, pod: Key) -> None:
+        for service, slices in self._known.slices.items():
+            if any(candidate.pod == pod for piece in slices.values() for candidate in piece.candidates):
+                self._compute_service(service)
 
     def _compute_cluster(self, key: Key) -> None:
         cluster: ClusterView | None = self._known.views["clusters"].get(key)
@@ -268,6 +290,11 @@ class Cluster:
         if cluster and cluster.masquerade:
             flows += exempt_flows(cluster.masquerade.exempt)
         self.common.contribute(("Cluster", *key), flows)
+        scheduler: Scheduler = cluster.scheduler if cluster else "random"
+        if scheduler != self._scheduler:
+            self._scheduler = scheduler
+            for service in self._known.views["services"]:
+                self._compute_service(service)
 
     def difference(self, bridge: str, installed: Installed) -> Changes:
         """What a switch lacks, has too much, or has otherwise than it should. Scopes must be up to date and taken."""
@@ -303,4 +330,5 @@ _COMPUTE: Mapping[str, Callable[[Cluster, Key], None]] = {
     "services": Cluster._compute_service,
     "edges": Cluster._compute_edge,
     "clusters": Cluster._compute_cluster,
+    "weights": Cluster._compute_weight,
 }

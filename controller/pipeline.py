@@ -32,9 +32,11 @@ __all__ = [
     "PROXIED",
     "RECALL_MASQUERADE",
     "SCRATCH",
+    "SCRATCH_NUMBER",
     "SERVICE",
     "SET_HAIRPIN",
     "SET_MASQUERADE",
+    "TURN",
     "SET_STATELESS",
     "STATELESS",
     "TO_UPLINK",
@@ -59,9 +61,11 @@ class Table(IntEnum):
     STATE = 16  # invalid: dropped; connection allowed before: straight to ROUTING
     # Where does it want to go?
     AFFINITY = 24  # learned: the endpoint of a client; SERVICE and NODE_PORT ask here, no packet goes on from here
+    ROTATION = 26  # learned: whose turn it is, where endpoints are chosen one after the other
     SERVICE = 28  # virtual address and port to a group of endpoints
     NODE_PORT = 30  # the node's own address: node ports and pods' host ports
     SERVICE_REJECT = 32  # virtual addresses where nothing answers: to the node's kernel, which refuses
+    TURN = 33  # the endpoint whose turn it is; the next turn is learned
     ENDPOINT = 34  # the endpoint in registers, with session affinity: learned, and translated to
     # May it? (40 to 48: egress policy)
     # How does it get there?
@@ -100,6 +104,7 @@ class Feature(IntEnum):
     SERVICE = 4
     EDGE = 5
     AFFINITY = 6  # flows that switches learned by themselves
+    ROTATION = 7  # the same
     LOAD_BALANCER = 30  # the edge's flows of Services
     EGRESS = 31  # the edge's flows of pods with a public address of their own
 
@@ -116,14 +121,17 @@ NAT_ZONE = 2
 #   reg2       OUT_PORT  OpenFlow port that it leaves by
 #   reg4       ENDPOINT_IP    } of a Service with session affinity
 #   reg6       ENDPOINT_PORT  }
-#   reg8       GROUP          } number of the group that the endpoint is of
+#   reg8       GROUP          } number of the group that the endpoint is of, or of the turns
+#   reg10      TURN           number of the turn, of ports whose endpoints are chosen one after the other
 #   reg15      SCRATCH   between two actions of one flow
 OUT_PORT = 2
 TO_UPLINK: Field = reg(OUT_PORT, UPLINK_OFPORT)
 ENDPOINT_IP = 4
 ENDPOINT_PORT = 6
 GROUP = 8
-SCRATCH = "reg15"
+TURN = 10
+SCRATCH_NUMBER = 15
+SCRATCH = f"reg{SCRATCH_NUMBER}"
 HAIRPIN: Field = reg(0, 0x1, 0x1)
 SET_HAIRPIN: Action = set_reg(0, 0x1, 0x1)
 MASQUERADE: Field = reg(0, 0x2, 0x2)

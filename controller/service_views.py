@@ -9,16 +9,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 from controller.parsing import address, parse, transport_port
+from kmn.k8s.dataplane import WEIGHT
 from kmn.k8s.loadbalancers import is_ours, read_load_balancer
-from kmn.k8s.objects import Key, Object, key_of, labels
+from kmn.k8s.objects import Key, Object, annotation, key_of, labels, namespace_of
 
-__all__ = ["Candidate", "Endpoint", "ServicePort", "ServiceView", "SliceView", "service_view", "slice_view"]
+__all__ = [
+    "Candidate",
+    "Endpoint",
+    "ServicePort",
+    "ServiceView",
+    "SliceView",
+    "pod_weight",
+    "service_view",
+    "slice_view",
+]
 
 # Services with one of these labels are not for this proxy.
 _NOT_OURS = ("service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless")
 _DEFAULT_AFFINITY = 10800  # seconds
+_MOST = 256  # of weights: each is so many flows
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +138,20 @@ def _seconds(value: object) -> int:
     return value
 
 
+def pod_weight(obj: Object) -> int | None:
+    """What the pod's annotation says of how much of a Service it gets; None without one."""
+    given = annotation(obj, WEIGHT)
+    if given is None:
+        return None
+    return parse(obj, f"metadata.annotations[{WEIGHT}]", _weight, given, f"a whole number from 1 to {_MOST}")
+
+
+def _weight(value: Any) -> int:
+    if not 0 < int(value) <= _MOST:
+        raise ValueError(value)
+    return int(value)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
     """One address and port behind a Service."""
@@ -143,6 +169,7 @@ class Candidate:
     node: str = ""
     zones: tuple[str, ...] = ()  # hints: who should use it
     nodes: tuple[str, ...] = ()
+    pod: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +195,8 @@ def slice_view(obj: Object) -> SliceView | None:
             hints = endpoint.get("hints") or {}
             zones = tuple(hint["name"] for hint in hints.get("forZones") or ())
             nodes = tuple(hint["name"] for hint in hints.get("forNodes") or ())
-            candidates.append(Candidate(where, ready, endpoint.get("nodeName") or "", zones, nodes))
+            pod = _pod(endpoint.get("targetRef") or {}, namespace_of(obj))
+            candidates.append(Candidate(where, ready, endpoint.get("nodeName") or "", zones, nodes, pod))
     ports: dict[tuple[str, str], int] = {}
     for i, port in enumerate(obj.get("ports") or ()):
         if port.get("port") is None:
@@ -177,3 +205,9 @@ def slice_view(obj: Object) -> SliceView | None:
         ports[port.get("name") or "", port.get("protocol") or "TCP"] = number
     key = key_of(obj)
     return SliceView(key, Key(key.namespace, service), tuple(candidates), ports)
+
+
+def _pod(reference: Object, namespace: str) -> Key | None:
+    if reference.get("kind") != "Pod" or not reference.get("name"):
+        return None
+    return Key(reference.get("namespace") or namespace, reference["name"])

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from controller.balancing import Scheduler, scheduler_of
 from controller.parsing import Malformed, transport_port
 from controller.parsing import address as _address
 from controller.parsing import parse as _parse
@@ -288,6 +289,7 @@ class ClusterView:
     service_cidr: IPv4Network | None  # the network of virtual addresses
     own: tuple[IPv4Network, ...]  # of pods and nodes
     masquerade: Masquerade | None  # None: pods leave their nodes as themselves
+    scheduler: Scheduler  # how Services choose among their endpoints
 
 
 def cluster_view(obj: Object) -> ClusterView:
@@ -309,4 +311,4 @@ def cluster_view(obj: Object) -> ClusterView:
             _parse(obj, "spec.masquerade.ports", _port_range, ports, "a range of ports such as 1024-65535"),
         )
     services = network("serviceCIDR", spec["serviceCIDR"]) if spec.get("serviceCIDR") else None
-    return ClusterView(services, own, masquerade)
+    return ClusterView(services, own, masquerade, scheduler_of(obj))

@@ -17,7 +17,18 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from kmn.cluster_spec import ClusterSpec, DnsSpec, FabricLink, Link, MasqueradeSpec, NatSpec, NodeSpec, OutsideHost
+from kmn.cluster_spec import (
+    ClusterSpec,
+    DnsSpec,
+    FabricLink,
+    KubeProxySpec,
+    Link,
+    MasqueradeSpec,
+    NatSpec,
+    NodeSpec,
+    OutsideHost,
+)
+from kmn.k8s.dataplane import IPVS_SCHEDULERS
 from kmn.k8s.errors import FieldError
 from kmn.k8s.schema import Report, Schemas, did_you_mean
 from kmn.k8s.yaml import YamlError, parse_documents
@@ -123,6 +134,7 @@ class _Reader:
             cluster_domain=self.spec.get("clusterDomain", "cluster.local"),
             dns=self.dns(hosts),
             datapath=self.spec.get("datapath", "auto"),
+            kube_proxy=self.kube_proxy(),
             routers=routers,
             fabric_links=fabric_links,
             edge_router=edge,
@@ -360,6 +372,16 @@ class _Reader:
         for name in sorted(host_names & (node_names | set(routers))):
             other = "node" if name in node_names else "router"
             self.wrong("internet.hosts", f'"{name}" is the name of a host and of a {other}: use another name for one')
+
+    def kube_proxy(self) -> KubeProxySpec:
+        """As kube-proxy's configuration has it; what it would ignore is refused."""
+        entry = self.spec.get("kubeProxy") or {}
+        mode = entry.get("mode", "iptables")
+        if mode == "ipvs":
+            return KubeProxySpec(mode, (entry.get("ipvs") or {}).get("scheduler", IPVS_SCHEDULERS[0]))
+        if entry.get("ipvs"):
+            self.wrong("kubeProxy.ipvs", f"is of mode ipvs only, spec.kubeProxy.mode is {mode}: write mode: ipvs")
+        return KubeProxySpec(mode)
 
     def dns(self, hosts: tuple[OutsideHost, ...]) -> DnsSpec:
         """Servers are outside hosts by name, or addresses. The first outside host is the default."""

@@ -13,7 +13,17 @@ from typing import Any, Literal
 
 from kmn.units import format_bandwidth, format_duration
 
-__all__ = ["ClusterSpec", "DnsSpec", "FabricLink", "Link", "MasqueradeSpec", "NatSpec", "NodeSpec", "OutsideHost"]
+__all__ = [
+    "ClusterSpec",
+    "DnsSpec",
+    "FabricLink",
+    "KubeProxySpec",
+    "Link",
+    "MasqueradeSpec",
+    "NatSpec",
+    "NodeSpec",
+    "OutsideHost",
+]
 
 API_VERSION = "kmn.io/v1"
 KIND = "Cluster"
@@ -93,6 +103,14 @@ class DnsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class KubeProxySpec:
+    """How Services choose among their endpoints."""
+
+    mode: Literal["iptables", "nftables", "ipvs"] = "iptables"
+    scheduler: str = ""  # of mode ipvs: one of kmn.k8s.dataplane.IPVS_SCHEDULERS
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSpec:
     """A whole cluster. Every field has its final value: defaults and ``count`` are resolved."""
 
@@ -105,6 +123,7 @@ class ClusterSpec:
     cluster_domain: str = "cluster.local"
     dns: DnsSpec = DnsSpec()
     datapath: Literal["auto", "system", "netdev"] = "auto"
+    kube_proxy: KubeProxySpec = KubeProxySpec()
     routers: tuple[str, ...] = ("fabric",)
     fabric_links: tuple[FabricLink, ...] = ()
     edge_router: str = "fabric"  # the router that the edge is attached to
@@ -169,6 +188,7 @@ class ClusterSpec:
             "clusterDomain": self.cluster_domain,
             "dns": _dns_object(self.dns),
             "datapath": self.datapath,
+            "kubeProxy": _kube_proxy_object(self.kube_proxy),
             "masquerade": _masquerade_object(self.masquerade),
             "fabric": {
                 "routers": list(self.routers),
@@ -199,6 +219,11 @@ class ClusterSpec:
         if self.initial_delay is not None:
             spec["probes"] = {"initialDelay": format_duration(self.initial_delay)}
         return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": self.name}, "spec": spec}
+
+
+def _kube_proxy_object(proxy: KubeProxySpec) -> dict[str, Any]:
+    ipvs = {"scheduler": proxy.scheduler} if proxy.scheduler else {}
+    return {"mode": proxy.mode, **_present(ipvs=ipvs)}
 
 
 def _masquerade_object(masquerade: MasqueradeSpec | None) -> bool | dict[str, Any]:

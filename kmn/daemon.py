@@ -70,7 +70,7 @@ class Daemon:
         self.admission = ClusterAdmission(spec)
         self.client = LocalClient(self.store, self.admission)
         self.underlay = Underlay(spec, self.paths)
-        self.control_plane = ControlPlane(self.client, spec)
+        self.control_plane = ControlPlane(self.client, spec, lambda: self.underlay.datapath_type)
         self.nodes = NodeManager(self.client, spec, self.paths, self.underlay, self.kernel)
         self.kubelet = Kubelet(self.client, spec, self.paths, self.underlay, self.kernel)
         self.api: ApiServer | None = None

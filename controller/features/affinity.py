@@ -4,8 +4,10 @@ The flow of a Service asks table AFFINITY, where flows that were learned put a c
 ENDPOINT translates to what the registers say, and learns it (anew: the time begins again with each connection). Without
 a learned endpoint, or when it is none any more, the group chooses, and its bucket fills the registers.
 
-The group chooses by a hash of the source address, so that the connections that a client makes before the switch has
-learned go to the same endpoint, too.
+The group chooses by a hash of the client's address and port, so that a client whose time is over is not led to the same
+endpoint for ever. Such a hash costs an upcall for each connection of a client that is not known, and this is what
+makes affinity exact: the switch learns in the upcall, before the packet goes on, and no megaflow serves another
+connection of that client before the switch looked up what it learned.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 from zlib import crc32
 
 from controller.features.connectivity import dnat
-from controller.openflow.actions import Action, actions, goto, group, learn_endpoint, resubmit, set_reg
+from controller.openflow.actions import Action, actions, goto, learn, resubmit, set_reg
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.match import IP, match, reg
@@ -38,9 +40,11 @@ def found(endpoint: Endpoint) -> tuple[Action, ...]:
     return (*registers, resubmit(Table.ENDPOINT))
 
 
-def affinity_flows(owner: Owner, number: int, endpoints: Sequence[Endpoint], seconds: int) -> list[Flow]:
-    """Flows of one group of endpoints."""
-    flows = [owner.flow(Table.ENDPOINT, 100, match(IP, reg(GROUP, number)), actions(group(number)))]
+def affinity_flows(
+    owner: Owner, number: int, endpoints: Sequence[Endpoint], seconds: int, choose: Sequence[Action]
+) -> list[Flow]:
+    """Flows of one group of endpoints. ``choose`` leads to what :func:`found` does, of one of them."""
+    flows = [owner.flow(Table.ENDPOINT, 100, match(IP, reg(GROUP, number)), actions(*choose))]
     for endpoint in endpoints:
         here = match(
             IP,
@@ -48,13 +52,14 @@ def affinity_flows(owner: Owner, number: int, endpoints: Sequence[Endpoint], sec
             reg(ENDPOINT_PORT, endpoint.port),
             reg(GROUP, number),
         )
-        remember = learn_endpoint(
+        remember = learn(
             Table.AFFINITY,
             100,
             learned_cookie(owner, number, endpoint),
-            min(seconds, _MAX_SECONDS),
             (GROUP, number),
             ((ENDPOINT_IP, int(endpoint.address)), (ENDPOINT_PORT, endpoint.port)),
+            seconds=min(seconds, _MAX_SECONDS),
+            of_source=True,
         )
         translate = dnat(endpoint.address, endpoint.port)
         flows.append(owner.flow(Table.ENDPOINT, 200, here, actions(remember, translate)))

@@ -14,6 +14,8 @@ A port with many endpoints has several groups, told apart by bits of the client'
 vSwitch spreads at most 256 buckets by the datapath's hash (beyond, each connection costs an upcall and a megaflow),
 evenly only with a few slots a bucket, and a group of some 500 buckets is larger than an OpenFlow message. With session
 affinity it is bits of the client's address.
+
+That is where choice is random. How a port chooses otherwise, see ``controller.balancing``.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ from ipaddress import IPv4Network
 from zlib import crc32
 
 from controller.backends import Backends, Choice
+from controller.balancing import RANDOM, Balancing, Scheduler, cycle
 from controller.features.affinity import affinity_flows, ask, found, learned_cookie
 from controller.features.connectivity import dnat
-from controller.openflow.actions import DROP, Actions, actions, goto, group
+from controller.features.rotation import NEXT, rotation_cookie, rotation_flows, take_turn
+from controller.openflow.actions import DROP, Action, Actions, actions, goto, group
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.group import Bucket, Group, bucket, even_weights
@@ -70,16 +74,18 @@ _REFUSE_ADDRESS, _NOT_ALLOWED, _CLUSTER, _NEAR, _NO_LOCAL, _LOCAL = 190, 198, 20
 _ANYWHERE = IPv4Network("0.0.0.0/0")
 _MAX_BUCKET = 0xFFFFFF00
 _GROUP_SIZE = 64  # endpoints in a group: 256 slots of the hash are then at least four a bucket
-_STICKY_GROUP_SIZE = 256  # with a hash of the source there are no slots; a group must fit a message
+_LARGE_GROUP_SIZE = 256  # with a hash of the source there are no slots; a group must fit a message
 _MAX_PARTS = 1 << 12  # 262,144 endpoints, more than a cluster has addresses for
 
 # A group: the port, the set of endpoints, and which part of it.
 Part = tuple[ServicePort, str, int]
 
 
-def parts(endpoints: int, *, sticky: bool = False) -> int:
+def parts(endpoints: int, balancing: Balancing = RANDOM) -> int:
     """Into how many groups endpoints are divided: a power of two, as bits of the client choose among them."""
-    count, size = 1, _STICKY_GROUP_SIZE if sticky else _GROUP_SIZE
+    if balancing.in_turn:
+        return 1  # no group at all
+    count, size = 1, _LARGE_GROUP_SIZE if balancing.by_address else _GROUP_SIZE
     while count * size < endpoints and count < _MAX_PARTS:
         count *= 2
     return count
@@ -128,14 +134,16 @@ def _ways(service: ServiceView, port: ServicePort) -> Iterator[_Way]:
         yield _Way(Table.NODE_PORT, (), port.node_port, service.external_local, True)
 
 
-def service_flows(service: ServiceView, chosen: Backends, numbers: Mapping[Part, int]) -> Programmed:
+def service_flows(
+    service: ServiceView, chosen: Backends, numbers: Mapping[Part, int], scheduler: Scheduler = "random"
+) -> Programmed:
     """Flows and groups of one Service. ``numbers`` are those of its groups: as many parts as :func:`parts` says."""
     made = Programmed()
     owner = Owner(Feature.SERVICE, f"Service/{service.key}")
     refuse = match(IP, nw_dst(service.address))
     made.common[0].append(owner.flow(Table.SERVICE, _REFUSE_ADDRESS, refuse, actions(goto(Table.SERVICE_REJECT))))
     for port, choice in chosen.items():
-        _Port(service, port, choice, numbers, owner, made).program()
+        _Port(service, port, choice, numbers, scheduler, owner, made).program()
     return made
 
 
@@ -148,13 +156,14 @@ class _Port:
         port: ServicePort,
         choice: Choice,
         numbers: Mapping[Part, int],
+        scheduler: Scheduler,
         owner: Owner,
         made: Programmed,
     ) -> None:
         self._service, self._port, self._choice = service, port, choice
         self._numbers, self._owner, self._made = numbers, owner, made
         self._protocol: Protocol = PROTOCOLS[port.protocol]
-        self._sticky = bool(service.affinity)
+        self._balancing = Balancing(scheduler, bool(service.affinity))
         self._only_udp = port.protocol == "UDP" and [each.protocol for each in service.ports].count("UDP") == 1
 
     def program(self) -> None:
@@ -184,20 +193,35 @@ class _Port:
         """Groups of one set of endpoints, and flows from all ways to them."""
         if not ways or not endpoints:
             return
-        flows, groups = self._made.at(node)
         plain, masqueraded = [], []
-        for part in range(count := parts(len(endpoints), sticky=self._sticky)):
-            number, share = self._numbers[self._port, kind, part], endpoints[part::count]
-            groups.append(Group(number, _buckets(share, sticky=self._sticky), by_source=self._sticky))
-            if self._sticky:
-                flows += affinity_flows(self._owner, number, share, self._service.affinity)
-                self._made.learned += [learned_cookie(self._owner, number, endpoint) for endpoint in share]
-            then = ask(number) if self._sticky else (group(number),)
+        for part in range(count := parts(len(endpoints), self._balancing)):
+            then = self._choose(node, self._numbers[self._port, kind, part], endpoints[part::count])
             plain.append(actions(*then))
             masqueraded.append(actions(SET_MASQUERADE, *then))
         for way in ways:
             outside = _outside(way) if kind == LOCAL else ()
             self._flows(node, priority, way, outside, masqueraded if way.external and not way.local else plain)
+
+    def _choose(self, node: str | None, number: int, endpoints: tuple[Endpoint, ...]) -> tuple[Action, ...]:
+        """What chooses among these endpoints; the answer leads there."""
+        flows, groups = self._made.at(node)
+        how, owner = self._balancing, self._owner
+        if how.in_turn:
+            weights = [self._choice.weights.get(each, 1) if how.scheduler == "wrr" else 1 for each in endpoints]
+            turns = [endpoints[index] for index in cycle(weights)]
+            flows += rotation_flows(owner, self._protocol, number, turns, sticky=how.sticky)
+            self._made.learned.append(rotation_cookie(owner, number))
+        else:
+            by_source = how.scheduler == "sh"
+            # With affinity each choice must be an upcall (see features.affinity): dp_hash would leave it to a megaflow.
+            by_port = how.sticky and not by_source
+            groups.append(Group(number, _buckets(endpoints, how), by_source=by_source, by_port=by_port))
+        if how.sticky:
+            choose = NEXT if how.in_turn else (group(number),)
+            flows += affinity_flows(owner, number, endpoints, self._service.affinity, choose)
+            self._made.learned += [learned_cookie(owner, number, endpoint) for endpoint in endpoints]
+            return ask(number)
+        return take_turn(number) if how.in_turn else (group(number),)
 
     def _flows(
         self, node: str | None, priority: int, way: _Way, fields: tuple[Field, ...], parts: Sequence[Actions]
@@ -211,8 +235,9 @@ class _Port:
                 flows.append(self._owner.flow(way.table, priority, wanted, do))
             if self._only_udp and way.table is Table.SERVICE:
                 # A connection that begins with a datagram in fragments, whose port nobody sees: only this one can be.
-                for part, do in enumerate(parts if self._sticky else parts[:1]):
-                    client = self._client(source, part, len(parts) if self._sticky else 1)
+                shown = parts if self._balancing.by_address else parts[:1]
+                for part, do in enumerate(shown):
+                    client = self._client(source, part, len(shown))
                     flows.append(self._owner.flow(way.table, priority - 1, match(*common, *client, FRAGMENT), do))
 
     def _client(self, source: IPv4Network, part: int, count: int) -> tuple[Field, ...]:
@@ -220,7 +245,7 @@ class _Port:
         network = (nw_src(source),) if source.prefixlen else ()
         if count == 1:
             return network
-        if self._sticky:
+        if self._balancing.by_address:
             bits, network_bits = count - 1, int(source.netmask)
             value = part & ~network_bits | int(source.network_address)
             return (nw_src_bits(value, bits | network_bits),)
@@ -241,10 +266,12 @@ def endpoint_bucket(number: int, endpoint: Endpoint, weight: int, *, sticky: boo
     return bucket(number, dnat(endpoint.address, endpoint.port), weight=weight)
 
 
-def _buckets(endpoints: tuple[Endpoint, ...], *, sticky: bool) -> tuple[Bucket, ...]:
+def _buckets(endpoints: tuple[Endpoint, ...], how: Balancing) -> tuple[Bucket, ...]:
     made: dict[int, Bucket] = {}
+    sticky = how.sticky
     # A hash of the source chooses by weight alone; slots are of dp_hash.
-    for index, weight in [(i, 1) for i in range(len(endpoints))] if sticky else even_weights(len(endpoints)):
+    alike = [(index, 1) for index in range(len(endpoints))]
+    for index, weight in alike if how.by_address else even_weights(len(endpoints)):
         shared = _bucket(endpoints[index], weight, sticky)
         number = shared.id
         while number in made:

@@ -25,7 +25,7 @@ __all__ = [
     "ct",
     "goto",
     "group",
-    "learn_endpoint",
+    "learn",
     "move",
     "move_bit",
     "output",
@@ -119,11 +119,11 @@ def _set_field(oxm: bytes) -> bytes:
 @cache
 def set_reg(number: int, value: int, mask: int = 0xFFFFFFFF) -> Action:
     """Write (some bits of) a register."""
+    shown = f"{value:#x}" if value else "0"
     if mask == 0xFFFFFFFF:
         packed = _set_field(struct.pack("!II", _nxm_reg(number), value))
-        return Action(f"set_field:{value:#x}->reg{number}", packed)
+        return Action(f"set_field:{shown}->reg{number}", packed)
     packed = _set_field(struct.pack("!III", (_nxm_reg(number) | 0x100) + 4, value, mask))
-    shown = f"{value:#x}" if value else "0"
     return Action(f"set_field:{shown}/{mask:#x}->reg{number}", packed)
 
 
@@ -170,7 +170,7 @@ def set_arp_sha(mac: str) -> Action:
     return Action(f"set_field:{mac}->arp_sha", _set_field(struct.pack("!I", 0x80003006) + mac_bytes(mac)))
 
 
-# Fields that can be copied whole: name in texts, OXM header, bits.
+# Fields that can be copied whole, to one of at least their size: name in texts, OXM header, bits.
 _COPY = {
     "eth_src": ("NXM_OF_ETH_SRC", 0x80000806, 48),
     "eth_dst": ("NXM_OF_ETH_DST", 0x80000606, 48),
@@ -178,20 +178,25 @@ _COPY = {
     "arp_tha": ("NXM_NX_ARP_THA", 0x80003206, 48),
     "nw_src": ("NXM_OF_IP_SRC", 0x80001604, 32),
     "nw_dst": ("NXM_OF_IP_DST", 0x80001804, 32),
+    "tcp_src": ("NXM_OF_TCP_SRC", 0x80001A02, 16),
+    "udp_src": ("NXM_OF_UDP_SRC", 0x80001E02, 16),
+    "sctp_src": ("OXM_OF_SCTP_SRC", 0x80002202, 16),
     "arp_spa": ("NXM_OF_ARP_SPA", 0x80002C04, 32),
     "arp_tpa": ("NXM_OF_ARP_TPA", 0x80002E04, 32),
     **{f"reg{n}": (f"NXM_NX_REG{n}", _nxm_reg(n), 32) for n in range(16)},
 }
 
 
+@cache
 def move(source: str, destination: str) -> Action:
-    """Copy one field to another of the same size."""
+    """Copy one field to another of the same size, or to the lower bits of a larger one."""
     source_text, source_oxm, bits = _COPY[source]
     destination_text, destination_oxm, destination_bits = _COPY[destination]
-    if bits != destination_bits:
+    if bits > destination_bits:
         raise ValueError(f"move:{source}->{destination}: {bits} bits do not fit {destination_bits}")
     packed = struct.pack("!HHHHHHII4x", 28, 24, bits, 0, 0, 0, source_oxm, destination_oxm)
-    return Action(f"move:{source_text}[]->{destination_text}[]", packed)
+    part = "" if bits == destination_bits else f"0..{bits - 1}"
+    return Action(f"move:{source_text}[]->{destination_text}[{part}]", packed)
 
 
 class NatRange(NamedTuple):
@@ -226,28 +231,42 @@ def resubmit(table: int) -> Action:
     return Action(f"resubmit(,{table})", struct.pack("!HHIHHB3x", 0xFFFF, 16, _NICIRA, 14, 0xFFF8, table))
 
 
-def learn_endpoint(
-    table: int, priority: int, cookie: int, seconds: int, group: tuple[int, int], loads: tuple[tuple[int, int], ...]
+def learn(
+    table: int,
+    priority: int,
+    cookie: int,
+    group: tuple[int, int],
+    loads: tuple[tuple[int, int], ...],
+    *,
+    seconds: int = 0,
+    of_source: bool = False,
 ) -> Action:
-    """Make a flow in ``table`` that gives what ``loads`` says to further packets of this source address.
+    """Make a flow in ``table`` that gives what ``loads`` says to further packets: those of this source address, if
+    ``of_source``.
 
     ``group`` and ``loads`` are registers with values: the flow matches the one, and loads the others. It ends after
-    ``seconds``; learning it again begins them anew.
+    ``seconds`` (0: never); learning it again begins them anew.
     """
     number, value = group
     # Specifications: source (a field, or a value) and destination (to match, or to load) of so many bits.
     immediate, load = 1 << 13, 1 << 11
     specs = struct.pack("!HHIH", immediate | 16, 0x0800, 0x00000602, 0)
     specs += struct.pack("!HIIH", immediate | 32, value, _nxm_reg(number), 0)
-    specs += struct.pack("!HIHIH", 32, 0x00000E04, 0, 0x00000E04, 0)
-    text = f"eth_type=0x800,reg{number}={value:#x},NXM_OF_IP_SRC[]"
+    text = f"eth_type=0x800,reg{number}={value:#x}"
+    if of_source:
+        specs += struct.pack("!HIHIH", 32, 0x00000E04, 0, 0x00000E04, 0)
+        text += ",NXM_OF_IP_SRC[]"
     for register, content in loads:
         specs += struct.pack("!HIIH", immediate | load | 32, content, _nxm_reg(register), 0)
-        text += f",load:{content:#x}->NXM_NX_REG{register}[]"
+        shown = f"{content:#x}" if content else "0"
+        text += f",load:{shown}->NXM_NX_REG{register}[]"
     length = (32 + len(specs) + 7) // 8 * 8
     head = struct.pack("!HHIHHHHQHBxHH", 0xFFFF, length, _NICIRA, 16, 0, seconds, priority, cookie, 0, table, 0, 0)
-    shown = f"learn(table={table},hard_timeout={seconds},priority={priority},cookie={cookie:#x},{text})"
-    return Action(shown, (head + specs).ljust(length, b"\0"))
+    ends = f"hard_timeout={seconds}," if seconds else ""
+    return Action(
+        f"learn(table={table},{ends}priority={priority},cookie={cookie:#x},{text})",
+        (head + specs).ljust(length, b"\0"),
+    )
 
 
 class Nat(NamedTuple):

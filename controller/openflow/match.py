@@ -128,6 +128,11 @@ class Protocol(NamedTuple):
     eth_type: Field
     ip_proto: Field
 
+    @property
+    def name(self) -> str:
+        """As in texts: ``tcp``."""
+        return self.eth_type.text
+
 
 def _protocol(name: str, number: int) -> Protocol:
     return Protocol(_ETH_IP._replace(text=name), Field(6, _oxm(_IP_PROTO, bytes([number])), 14, ""))
@@ -229,7 +234,7 @@ def reg(number: int, value: int, mask: int = 0xFFFFFFFF) -> Field:
     if number % 2:
         raise ValueError(f"reg{number}: match on registers of even number only")
     pair = value.to_bytes(4, "big") + bytes(4) + mask.to_bytes(4, "big") + bytes(4)
-    text = f"reg{number}={value:#x}" + ("" if mask == 0xFFFFFFFF else f"/{mask:#x}")
+    text = f"reg{number}={f'{value:#x}' if value else '0'}" + ("" if mask == 0xFFFFFFFF else f"/{mask:#x}")
     return Field(20 + number, _oxm(_XREG0 + (number // 2 << 9), pair), 4, text)
 
 

@@ -7,7 +7,7 @@ the kernel, and nothing is kept that the store does not have.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import cast
 
 from kmn.cluster_spec import ClusterSpec
@@ -20,6 +20,7 @@ from kmn.controlplane.podgc import PodGarbageCollector
 from kmn.controlplane.podipam import PodIpam
 from kmn.controlplane.runtime import LoopClient, Reconciler, Runtime
 from kmn.controlplane.scheduler import Scheduler
+from kmn.controlplane.sctpports import SctpPorts
 from kmn.controlplane.unsupported import Unsupported
 from kmn.controlplane.workloads.daemonsets import DaemonSets
 from kmn.controlplane.workloads.deployments import Deployments
@@ -33,9 +34,14 @@ __all__ = ["ControlPlane"]
 
 
 class ControlPlane:
-    """All reconcilers of a cluster. ``start`` is called from the loop; ``stop`` leaves all objects as they are."""
+    """All reconcilers of a cluster. ``start`` is called from the loop; ``stop`` leaves all objects as they are.
 
-    def __init__(self, client: LoopClient, spec: ClusterSpec) -> None:
+    ``datapath_type`` tells which datapath bridges have, ``system`` or ``netdev``, once the machine was looked at.
+    """
+
+    def __init__(
+        self, client: LoopClient, spec: ClusterSpec, datapath_type: Callable[[], str] = lambda: "netdev"
+    ) -> None:
         self._spec = spec
         reconcilers = [
             NamespaceContents(client, self._root_ca),
@@ -53,6 +59,7 @@ class ControlPlane:
             EndpointSlices(client),
             Mirroring(client),
             LoadBalancers(client, spec),
+            SctpPorts(client, datapath_type),
             DataPlaneProblems(client),
         ]
         self._runtime = Runtime(client, cast("list[Reconciler[Hashable]]", reconcilers))

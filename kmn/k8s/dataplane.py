@@ -16,6 +16,7 @@ __all__ = [
     "GATEWAY_MAC",
     "HAIRPIN_IP",
     "HOST_OFPORT",
+    "IPVS_SCHEDULERS",
     "MAC",
     "NETNS",
     "OBSERVED_RESOURCES",
@@ -26,6 +27,7 @@ __all__ = [
     "UPLINK_MAC",
     "UPLINK_NEXT_HOP_MAC",
     "UPLINK_OFPORT",
+    "WEIGHT",
     "mac_of",
 ]
 
@@ -35,6 +37,8 @@ MAC = "kmn.io/mac"
 OFPORT = "kmn.io/ofport"  # OpenFlow port number on the node's bridge, decimal
 # Annotation of Pods only: one of kmn's own programs listens in the pod. Its value is the program's name ("dns").
 PROGRAM = "kmn.io/program"
+# Annotation of Pods only: how much of a Service they get with the scheduler wrr, a whole number from 1 to 256.
+WEIGHT = "kmn.io/weight"
 # Annotation of Pods and Namespaces: the public address under which connections leave the edge.
 EGRESS_ADDRESS = "kmn.io/egress-address"
 # Annotations of Nodes only.
@@ -46,6 +50,9 @@ UPLINK_NEXT_HOP_MAC = "kmn.io/uplink-next-hop-mac"  # the fabric router's interf
 
 BRIDGE = "br0"  # every node has one, in the node's own Open vSwitch
 CONTROLLER_PORT = 6653  # the controller listens on 127.0.0.1 in each node's namespace
+
+# Schedulers of IPVS that bridges emulate, kube-proxy's default first: values of spec.kubeProxy.ipvs.scheduler.
+IPVS_SCHEDULERS = ("rr", "wrr", "sh")
 
 # OpenFlow ports of a node's bridge. Pods follow from FIRST_POD_OFPORT on.
 UPLINK_OFPORT = 1

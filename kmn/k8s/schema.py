@@ -110,7 +110,7 @@ class Schemas:
         wanted = [t for t in types if t != "null"]
         checks: list[Check] = []
         if "enum" in schema:
-            checks.append(_enum(schema["enum"]))
+            checks.append(_enum(schema["enum"], schema.get("x-kmn-not-emulated", {})))
         if wanted == ["object"]:
             checks.append(self._object(schema))
         elif wanted == ["array"]:
@@ -212,14 +212,17 @@ def _typed(wanted: list[str], nullable: bool, checks: list[Check]) -> Check:
     return check
 
 
-def _enum(choices: list[Any]) -> Check:
+def _enum(choices: list[Any], not_emulated: Mapping[str, str]) -> Check:
+    """One of some values. ``not_emulated`` has others that exist elsewhere, and why they are not taken."""
     words = ", ".join(in_words(choice) for choice in choices)
 
     def check(value: Any, path: Path, report: Report) -> None:
         if value not in choices:
             near = did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
             must = f"must be {words}" if len(choices) == 1 else f"must be one of {words}"
-            report.add(path, f"{must}; is {in_words(value)}{near}", "FieldValueNotSupported")
+            why = not_emulated.get(value) if isinstance(value, str) else None
+            tail = f", which is not emulated: {why}" if why else near
+            report.add(path, f"{must}; is {in_words(value)}{tail}", "FieldValueNotSupported")
 
     return check
 

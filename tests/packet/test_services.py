@@ -297,6 +297,34 @@ def test_session_affinity_ends_with_its_time(net: Lab, serve: Any) -> None:
     wait_for(lambda: not learned(net), "the client is still remembered", 10)
 
 
+def test_a_client_is_given_another_endpoint_when_its_time_is_over(net: Lab, serve: Any) -> None:
+    """Not always the same one, as a hash of its address would."""
+    timeout = {"clientIP": {"timeoutSeconds": 1}}
+    serve(ALL, sessionAffinity="ClientIP", sessionAffinityConfig=timeout)
+    seen: set[str] = set()
+    for _ in range(20):
+        seen |= answers(net, "c1", VIP, 80, 1).keys()
+        if len(seen) > 1:
+            break
+        wait_for(lambda: not learned(net), "the client is still remembered", 10)
+        settle(net)
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+def test_first_connections_of_a_client_go_to_one_endpoint(net: Lab, serve: Any, udp: bool) -> None:
+    """Also those that begin together, and while the switch remembers how it served clients without affinity."""
+    place = net.places["c1"]
+    ask, port = (place.udp, 53) if udp else (place.tcp, 80)
+    for _ in range(3):
+        serve(ALL)
+        assert len({ask(VIP, port, source)[0] for source in ports_of_their_own(40)}) > 1
+        serve(ALL, sessionAffinity="ClientIP")
+        with ThreadPoolExecutor(10) as pool:
+            found = list(pool.map(lambda source: ask(VIP, port, source)[0], ports_of_their_own(30)))
+        assert len(set(found)) == 1, found
+
+
 def test_learned_flows_survive_a_restart_and_go_with_the_service(net: Lab, serve: Any) -> None:
     serve(ALL, sessionAffinity="ClientIP")
     (endpoint,) = answers(net, "c1", VIP, 80, 3)

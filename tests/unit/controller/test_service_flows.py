@@ -177,7 +177,8 @@ def test_session_affinity() -> None:
     [group] = cluster.common.groups.values()
     registers = "set_field:0xaf40102->reg4,set_field:0x1f90->reg6"
     bucket = f"bucket=bucket_id:681195409,actions={registers},resubmit(,34)"
-    assert str(group) == f" group_id=602153030,type=select,selection_method=hash,fields=ip_src,{bucket}"
+    method = "selection_method=hash,fields(ip_src,tcp_src,udp_src,sctp_src)"
+    assert str(group) == f" group_id=602153030,type=select,{method},{bucket}"
     [cookie] = cluster._learned.popitem()[1]
     learn = (
         f"learn(table=24,hard_timeout=60,priority=100,cookie={cookie:#x},eth_type=0x800,reg8=0x23e42046,"

@@ -27,10 +27,10 @@ TIMEOUT = 10.0
 class World:
     """What the tests talk to."""
 
-    def __init__(self, spec: ClusterSpec) -> None:
+    def __init__(self, spec: ClusterSpec, datapath_type: Callable[[], str] = lambda: "netdev") -> None:
         self.spec = spec
         self.client = LocalClient(Store(), ClusterAdmission(spec))
-        self.control_plane = ControlPlane(self.client, spec)
+        self.control_plane = ControlPlane(self.client, spec, datapath_type)
         self.kubelet: Kubelet | None = None
 
     def node(self, name: str, *, ready: bool = True, labels: dict[str, str] | None = None, **spec: Any) -> Object:
@@ -96,9 +96,14 @@ class Kubelet:
 
 
 @asynccontextmanager
-async def running(*nodes: str, spec: ClusterSpec = SPEC, kubelet: bool = False) -> AsyncIterator[World]:
+async def running(
+    *nodes: str,
+    spec: ClusterSpec = SPEC,
+    kubelet: bool = False,
+    datapath_type: Callable[[], str] = lambda: "netdev",
+) -> AsyncIterator[World]:
     """A running control plane, with nodes of these names."""
-    world = World(spec)
+    world = World(spec, datapath_type)
     for name in ("default", "kube-system"):
         world.client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     for name in nodes:

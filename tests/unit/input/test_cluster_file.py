@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from kmn.cluster_file import ClusterFileError
-from kmn.cluster_spec import ClusterSpec, Link, MasqueradeSpec
+from kmn.cluster_spec import ClusterSpec, KubeProxySpec, Link, MasqueradeSpec
 
 SCHEMA = json.loads((files("kmn") / "schemas" / "cluster.schema.json").read_text())
 
@@ -45,6 +45,7 @@ FULL: dict[str, Any] = {
     "serviceCIDR": "10.2.0.0/16",
     "clusterDomain": "k8s.test",
     "datapath": "netdev",
+    "kubeProxy": {"mode": "ipvs", "ipvs": {"scheduler": "sh"}},
     "fabric": {"routers": ["r1", "r2"], "links": [{"ends": ["r1", "r2"], "delay": "2s"}], "edge": "r2"},
     "internet": {
         "cidr": "192.0.2.0/24",
@@ -74,6 +75,8 @@ def test_defaults() -> None:
     assert [(host.name, str(host.address)) for host in spec.outside_hosts] == [("e1", "203.0.113.10")]
     assert spec.pod_cidr == IPv4Network("10.244.0.0/16")
     assert spec.initial_delay is None
+    assert spec.kube_proxy == KubeProxySpec("iptables")
+    assert parsed({"kubeProxy": {"mode": "ipvs"}}).kube_proxy == KubeProxySpec("ipvs", "rr")
 
 
 def test_every_field() -> None:
@@ -89,6 +92,7 @@ def test_every_field() -> None:
     assert [str(address) for address in spec.nat.addresses] == ["198.51.100.1", "198.51.100.2", "198.51.100.3"]
     assert (spec.nat.ports, spec.nat.outgoing) == ((2000, 2003), False)
     assert str(spec.load_balancer_cidr) == "203.0.113.0/24"
+    assert spec.kube_proxy == KubeProxySpec("ipvs", "sh")
     assert (spec.edge_router, spec.datapath, spec.node_pod_prefix, spec.initial_delay) == ("r2", "netdev", 26, 0.0)
 
 
@@ -229,6 +233,20 @@ def test_count_goes_on_with_the_numbers_and_skips_names_in_use() -> None:
             {"dns": {"stubDomains": {"local": ["e1"]}}},
             "spec.dns.stubDomains[local]: cluster.local lies in it, and is this cluster's own: use another domain",
         ),
+        (
+            {"kubeProxy": {"mode": "ipsv"}},
+            'spec.kubeProxy.mode: must be one of "iptables", "nftables", "ipvs"; is "ipsv", did you mean "ipvs"?',
+        ),
+        ({"kubeProxy": {"mode": "userspace"}}, 'is "userspace", which is not emulated: it is no more in kube-proxy'),
+        (
+            {"kubeProxy": {"mode": "ipvs", "ipvs": {"scheduler": "sed"}}},
+            'spec.kubeProxy.ipvs.scheduler: must be one of "rr", "wrr", "sh"; is "sed", which is not emulated: ',
+        ),
+        (
+            {"kubeProxy": {"mode": "nftables", "ipvs": {"scheduler": "rr"}}},
+            "spec.kubeProxy.ipvs: is of mode ipvs only, spec.kubeProxy.mode is nftables: write mode: ipvs",
+        ),
+        ({"kubeProxy": {"ipvs": {"schedular": "rr"}}}, 'unknown field, did you mean "scheduler"?'),
     ],
 )
 def test_what_is_wrong_is_told_by_field_and_remedy(spec: dict[str, Any], told: str) -> None:
