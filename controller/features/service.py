@@ -227,7 +227,8 @@ class _Port:
             by_source = how.scheduler == "sh"
             # With affinity each choice must be an upcall (see features.affinity): dp_hash would leave it to a megaflow.
             by_port = how.sticky and not by_source
-            groups.append(Group(number, _buckets(endpoints, how), by_source, by_port, self._port.version))
+            version = self._port.version
+            groups.append(Group(number, _buckets(endpoints, how), by_source, by_port, version))
         if how.sticky:
             choose = NEXT if how.in_turn else (group(number),)
             flows += affinity_flows(owner, number, endpoints, self._service.affinity, choose)
