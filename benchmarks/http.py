@@ -51,7 +51,7 @@ def load(client: str, address: str, port: int, seconds: int, *, close: bool) -> 
 def parse(output: str) -> Load:
     """The figures that ``wrk --latency`` prints."""
     rate = re.search(r"^Requests/sec:\s+([\d.]+)", output, re.MULTILINE)
-    quantiles = dict(re.findall(r"^\s+(\d+)%\s+([\d.]+[a-z]+)$", output, re.MULTILINE))
+    quantiles = dict(re.findall(r"^\s+(\d+)%\s+([\d.]+[a-z]+) *$", output, re.MULTILINE))
     if rate is None or not {"50", "99"} <= quantiles.keys():
         raise UnreadableOutput(f"wrk: {output.strip()[-500:] or 'no output'}")
     sockets = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", output)

@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import http, workload
@@ -23,7 +24,7 @@ from kmn import Cluster
 from kmn.k8s.dataplane import DATAPLANE_NAME
 from kmn.k8s.resources import DATAPLANES, ENDPOINTSLICES, SERVICES
 
-__all__ = ["main"]
+__all__ = ["Reached", "main"]
 
 _NODES = 10
 _ENDPOINTS = 5
@@ -46,7 +47,7 @@ def main(*, quick: bool = False, json_file: Path | None = None) -> None:
             stack.enter_context(http.serving(cluster.pod(name).netns, (_PORT, _STRAIGHT_PORT)))
         for name in clients:
             http.client_ports(cluster.pod(name).netns)
-        made, first = 0, _Reached()
+        made, first = 0, Reached()
         for number, total in enumerate(sizes):
             start = time.perf_counter()
             for index in range(made, total):
@@ -59,7 +60,7 @@ def main(*, quick: bool = False, json_file: Path | None = None) -> None:
             p50, p99 = _changes(cluster, servers)
             rows.append(Row(f"{total:,} Services: one endpoint changed, p50", p50 * 1e3, "ms"))
             rows.append(Row(f"{total:,} Services: one endpoint changed, p99", p99 * 1e3, "ms", wanted="< 50"))
-            reached = _Reached()
+            reached = Reached()
             for index, name in enumerate(clients[number * rounds : (number + 1) * rounds]):
                 vip = _vip(cluster, index * total // rounds)
                 reached.measure(cluster.pod(name).netns, vip, servers[0])
@@ -70,23 +71,23 @@ def main(*, quick: bool = False, json_file: Path | None = None) -> None:
     show(f"Services on {nodes} nodes, {_ENDPOINTS} endpoints each", rows, json_file=json_file)
 
 
-class _Reached:
+@dataclass(slots=True)
+class Reached:
     """How VIPs are reached with one number of Services, round by round."""
 
-    def __init__(self) -> None:
-        self._connect: list[float] = []
-        self._straight: list[http.Load] = []
-        self._vip: list[http.Load] = []
+    connect: list[float] = field(default_factory=list)  # seconds
+    straight: list[http.Load] = field(default_factory=list)
+    vip: list[http.Load] = field(default_factory=list)
 
     def measure(self, client: str, vip: str, server: str) -> None:
-        self._connect.append(_connect(client, vip))
-        self._straight.append(http.load(client, server, _STRAIGHT_PORT, 1, close=True))
-        self._vip.append(http.load(client, vip, _PORT, 1, close=True))
+        self.connect.append(_connect(client, vip))
+        self.straight.append(http.load(client, server, _STRAIGHT_PORT, 1, close=True))
+        self.vip.append(http.load(client, vip, _PORT, 1, close=True))
 
-    def rows(self, what: str, first: _Reached) -> list[Row]:
+    def rows(self, what: str, first: Reached) -> list[Row]:
         """Figures, and how they stand to those of the first number of Services."""
-        connect = statistics.median(self._connect)
-        ratio = connect / statistics.median(first._connect)
+        connect = statistics.median(self.connect)
+        ratio = connect / statistics.median(first.connect)
         made = [Row(f"{what}: connect through a VIP, median", connect * 1e6, "µs", "10 Services", ratio, "≤ 1.2")]
         for name, unit, scale, figure, wanted in (
             ("connections through a VIP", "/s", 1, "rate", "≥ 0.83"),
@@ -102,7 +103,7 @@ class _Reached:
 
     def _figures(self, name: str) -> tuple[Sequence[float], Sequence[float]]:
         """Through the VIP, and straight."""
-        return [getattr(load, name) for load in self._vip], [getattr(load, name) for load in self._straight]
+        return [getattr(load, name) for load in self.vip], [getattr(load, name) for load in self.straight]
 
 
 def _vip(cluster: Cluster, index: int) -> str:
