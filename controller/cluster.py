@@ -22,12 +22,13 @@ from controller.features.service import (
     NEAR,
     Part,
     Programmed,
-    group_wish,
+    group_name,
     parts,
     service_cidr_flows,
     service_flows,
 )
 from controller.features.stale import stale_connections
+from controller.group_numbers import GroupNumbers
 from controller.openflow.cookie import feature_of, object_hash, object_of
 from controller.openflow.readback import Installed
 from controller.openflow.wire import CtFlush, Unlearn, flow_add, flow_delete, group_add, group_delete, group_modify
@@ -35,6 +36,7 @@ from controller.outside import Outside
 from controller.parsing import Malformed
 from controller.pipeline import Feature
 from controller.service_views import ServiceView, SliceView, service_view, slice_view
+from controller.snapshot import Snapshot
 from controller.views import EdgeView, NodeView, PodView, edge_view, node_view, pod_view, service_cidr
 from kmn.k8s.objects import Key, Object, key_of
 
@@ -56,27 +58,20 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
 }
 
 
-_GroupName = tuple[Key, Part]
-
-
 class Cluster:
     """All objects, all scopes. ``resources`` are plural names as in the API."""
 
     def __init__(self) -> None:
-        self._views: dict[str, dict[Key, Any]] = {resource: {} for resource in _VIEWS}
+        self._known = Snapshot[SliceView](_VIEWS)
         self.malformed: dict[tuple[str, Key], str] = {}
         self.common = Scope()  # of all nodes' bridges
         self._bridges: dict[str, Scope] = {}  # by name of Node or Edge
-        self._dirty: dict[tuple[str, Key], None] = {}  # in order of arrival
-        self._pods_of: dict[str, set[Key]] = {}
-        self._slices_of: dict[Key, dict[Key, SliceView]] = {}
         self._pod_at: dict[Key, str] = {}
         self._services: dict[Key, tuple[ServiceView, Backends]] = {}  # as computed last
-        self._service_parts: dict[Key, dict[Part, int]] = {}  # and the numbers of its groups
         self._service_nodes: dict[Key, set[str]] = {}  # that have flows of their own of it
         self._zones: dict[str, str] = {}  # of nodes
         self._learned: dict[Key, frozenset[int]] = {}  # cookies of what switches may learn
-        self._groups_taken: dict[int, _GroupName] = {}
+        self._groups = GroupNumbers()
         self._stale: list[CtFlush | Unlearn] = []
         self.outside = Outside()
         self.stale_outside: list[CtFlush] = []  # connections for the edges to forget
@@ -86,15 +81,15 @@ class Cluster:
 
     def bridges(self) -> dict[str, Bridge]:
         """Bridges that can be programmed, by name. An Edge and a Node of one name: the Node's is meant."""
-        edges: dict[Key, EdgeView] = self._views["edges"]
-        nodes: dict[Key, NodeView] = self._views["nodes"]
+        edges: dict[Key, EdgeView] = self._known.views["edges"]
+        nodes: dict[Key, NodeView] = self._known.views["nodes"]
         views: list[Bridge] = [*edges.values(), *nodes.values()]
         return {view.name: view for view in views}
 
     def scopes(self, bridge: str) -> list[Scope]:
         """The scopes that together are the desired state of a bridge."""
         scope = self._bridges.setdefault(bridge, Scope())
-        return [self.common, scope] if Key("", bridge) in self._views["nodes"] else [scope]
+        return [self.common, scope] if Key("", bridge) in self._known.views["nodes"] else [scope]
 
     def owner_of(self, cookie: int) -> tuple[str, list[str]]:
         """Feature and object(s) behind a cookie: ``("SERVICE", ["Service/default/web"])``.
@@ -105,11 +100,12 @@ class Cluster:
             feature = Feature(feature_of(cookie)).name
         except ValueError:
             feature = "UNKNOWN"
+        views = self._known.views
         names = ["Pipeline", "Cluster"]
         for kind, resource in (("Node", "nodes"), ("Pod", "pods"), ("Service", "services"), ("Edge", "edges")):
-            names += [f"{kind}/{key}" for key in self._views[resource]]
-        names += [f"Edge/{edge}/nat" for edge in self._views["edges"]]
-        names += [f"Edge/{edge.name}/{host.name}" for edge in self._views["edges"].values() for host in edge.hosts]
+            names += [f"{kind}/{key}" for key in views[resource]]
+        names += [f"Edge/{edge}/nat" for edge in views["edges"]]
+        names += [f"Edge/{edge.name}/{host.name}" for edge in views["edges"].values() for host in edge.hosts]
         return feature, [name for name in names if object_hash(name) == object_of(cookie)]
 
     # What happens.
@@ -119,7 +115,7 @@ class Cluster:
         items = list(items)
         self.outside.replace(resource, items)
         present = {key_of(item) for item in items}
-        known = [*self._views[resource], *(key for kind, key in self.malformed if kind == resource)]
+        known = [*self._known.views[resource], *(key for kind, key in self.malformed if kind == resource)]
         for key in known:
             if key not in present:
                 self._set(resource, key, None)
@@ -146,25 +142,8 @@ class Cluster:
         self._set(resource, key, view)
 
     def _set(self, resource: str, key: Key, view: Any) -> None:
-        views = self._views[resource]
-        old = views.get(key)
-        if old == view:
-            return
-        if view is None:
-            del views[key]
-        else:
-            views[key] = view
-        if resource == "endpointslices":
-            if old is not None:
-                self._slices_of[old.service].pop(key)
-                self._dirty["services", old.service] = None
-            if view is not None:
-                self._slices_of.setdefault(view.service, {})[key] = view
-                self._dirty["services", view.service] = None
-        else:
-            self._dirty[resource, key] = None
-            if resource == "nodes":
-                self._place(key.name, view)
+        if self._known.put(resource, key, view) and resource == "nodes":
+            self._place(key.name, view)
 
     def _place(self, node: str, view: NodeView | None) -> None:
         """A node is in a zone: what hints say is another matter there."""
@@ -174,34 +153,33 @@ class Cluster:
         else:
             self._zones[node] = view.zone
         if self._zones.get(node) != before:
-            for service, slices in self._slices_of.items():
+            for service, slices in self._known.slices.items():
                 if any(
                     candidate.zones or candidate.nodes for piece in slices.values() for candidate in piece.candidates
                 ):
-                    self._dirty["services", service] = None
+                    self._known.touch("services", service)
 
     # What follows.
 
     def compute(self) -> list[CtFlush | Unlearn]:
         """Bring the scopes up to date; answers with what switches must forget once that is in force."""
-        dirty, self._dirty = self._dirty, {}
-        for resource, key in dirty:
+        for resource, key in self._known.take_changed():
             _COMPUTE[resource](self, key)
-        self.stale_outside = self.outside.compute(self._views["edges"], self._bridges)
+        self.stale_outside = self.outside.compute(self._known.views["edges"], self._bridges)
         stale, self._stale = self._stale, []
         return stale
 
     def _compute_node(self, key: Key) -> None:
-        node: NodeView | None = self._views["nodes"].get(key)
+        node: NodeView | None = self._known.views["nodes"].get(key)
         scope = self._bridges.setdefault(key.name, Scope())
         scope.contribute(("Node", *key), node_flows(node) if node else ())
 
     def _compute_edge(self, key: Key) -> None:
-        edge: EdgeView | None = self._views["edges"].get(key)
+        edge: EdgeView | None = self._known.views["edges"].get(key)
         self._bridges.setdefault(key.name, Scope()).contribute(("Edge", *key), edge_flows(edge) if edge else ())
 
     def _compute_pod(self, key: Key) -> None:
-        pod: PodView | None = self._views["pods"].get(key)
+        pod: PodView | None = self._known.views["pods"].get(key)
         owner: OwnerKey = ("Pod", *key)
         before = self._pod_at.pop(key, None)
         if before is not None and (pod is None or pod.node != before):
@@ -211,20 +189,15 @@ class Cluster:
             self._bridges.setdefault(pod.node, Scope()).contribute(owner, pod_flows(pod))
 
     def _compute_service(self, key: Key) -> None:
-        service: ServiceView | None = self._views["services"].get(key)
-        slices = self._slices_of.get(key)
-        if slices is not None and not slices:
-            del self._slices_of[key]
-        chosen = backends(service, slices.values() if slices else (), self._zones) if service else {}
+        service: ServiceView | None = self._known.views["services"].get(key)
+        chosen = backends(service, self._known.slices_of(key), self._zones) if service else {}
         old, chosen_before = self._services.pop(key, (None, {}))
         made = Programmed()
-        numbers: dict[Part, int] = {}
         if service is not None:
             self._services[key] = (service, chosen)
-            numbers = self._group_numbers(service, chosen)
-            made = service_flows(service, chosen, numbers)
+            made = service_flows(service, chosen, self._group_numbers(service, chosen))
         else:
-            self._release_groups(key, ())
+            self._groups.assign(key, ())
         owner: OwnerKey = ("Service", *key)
         self.common.contribute(owner, *made.common)
         for node in self._service_nodes.pop(key, set()) - made.nodes.keys():
@@ -243,7 +216,7 @@ class Cluster:
             self._learned[key] = cookies
 
     def _group_numbers(self, service: ServiceView, chosen: Backends) -> dict[Part, int]:
-        """Numbers for the groups that a Service needs; those of groups that it needs no more are free again."""
+        """Numbers for the groups that a Service needs."""
         needed: list[Part] = []
         for port, choice in chosen.items():
             for kind, most in (
@@ -253,29 +226,12 @@ class Cluster:
             ):
                 if most:
                     needed += [(port, kind, part) for part in range(parts(most, sticky=bool(service.affinity)))]
-        self._release_groups(service.key, needed)
-        numbers = self._service_parts.setdefault(service.key, {})
-        for part in needed:
-            if part not in numbers:
-                numbers[part] = self._group_number(service, part)
-        return numbers
-
-    def _group_number(self, service: ServiceView, part: Part) -> int:
-        number = group_wish(service, part)
-        while number in self._groups_taken:
-            number = (number + 1) & 0x7FFFFFFF
-        self._groups_taken[number] = (service.key, part)
-        return number
-
-    def _release_groups(self, key: Key, needed: Iterable[Part]) -> None:
-        numbers = self._service_parts.get(key, {})
-        for part in numbers.keys() - set(needed):
-            del self._groups_taken[numbers.pop(part)]
-        if not numbers:
-            self._service_parts.pop(key, None)
+        names = {part: group_name(service, part) for part in needed}
+        numbers = self._groups.assign(service.key, names.values())
+        return {part: numbers[name] for part, name in names.items()}
 
     def _compute_cidr(self, key: Key) -> None:
-        cidr = self._views["clusters"].get(key)
+        cidr = self._known.views["clusters"].get(key)
         self.common.contribute(("Cluster", *key), service_cidr_flows(cidr) if cidr else ())
 
     def difference(self, bridge: str, installed: Installed) -> Changes:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any
-from zlib import crc32
 
 from controller.desired import Scope
 from controller.features.egress import egress_flows
 from controller.features.loadbalancer import Targets, balancer_flows, count_groups, group_name, stale, targets
+from controller.group_numbers import GroupNumbers
 from controller.openflow.wire import CtFlush
 from controller.outside_views import (
     BalancerPort,
@@ -26,6 +27,7 @@ from controller.outside_views import (
     target_slice,
 )
 from controller.parsing import Malformed
+from controller.snapshot import Snapshot
 from controller.views import EdgeView
 from kmn.k8s.objects import Key, Object, key_of
 
@@ -46,21 +48,17 @@ class Outside:
     """What is known, and what it means for the edges' scopes."""
 
     def __init__(self) -> None:
-        self._views: dict[str, dict[Key, Any]] = {resource: {} for resource in _VIEWS}
-        self._slices_of: dict[Key, dict[Key, TargetSlice]] = {}
+        self._known = Snapshot[TargetSlice](_VIEWS)
         self._pods_of: dict[str, set[Key]] = {}
-        self._dirty: dict[tuple[str, Key], None] = {}
         self._computed: dict[Key, tuple[BalancerView, Targets]] = {}
-        self._group_ids: dict[str, int] = {}
-        self._groups_taken: dict[int, str] = {}
-        self._groups_of: dict[Key, set[str]] = {}
+        self._groups = GroupNumbers()
         self._edges: dict[Key, EdgeView] = {}  # as they were computed last
 
     def replace(self, resource: str, items: Iterable[Object]) -> None:
         """A new list: forget what is not in it; what is comes by :meth:`apply`."""
         if resource in _VIEWS:
             present = {key_of(item) for item in items}
-            for key in [key for key in self._views[resource] if key not in present]:
+            for key in [key for key in self._known.views[resource] if key not in present]:
                 self._set(resource, key, None)
 
     def apply(self, resource: str, event: str, obj: Object) -> None:
@@ -77,43 +75,26 @@ class Outside:
         self._set(resource, key_of(obj), view)
 
     def _set(self, resource: str, key: Key, view: Any) -> None:
-        views = self._views[resource]
-        old = views.get(key)
-        if old == view:
-            return
-        if view is None:
-            del views[key]
-        else:
-            views[key] = view
-        if resource == "endpointslices":
-            if old is not None:
-                self._slices_of[old.service].pop(key)
-                self._dirty["services", old.service] = None
-            if view is not None:
-                self._slices_of.setdefault(view.service, {})[key] = view
-                self._dirty["services", view.service] = None
-            return
-        if resource == "pods":
+        if self._known.put(resource, key, view) and resource == "pods":
             pods = self._pods_of.setdefault(key.namespace, set())
             (pods.discard if view is None else pods.add)(key)
-        self._dirty[resource, key] = None
 
     def compute(self, edges: Mapping[Key, EdgeView], scopes: Mapping[str, Scope]) -> list[CtFlush]:
         """Bring the edges' scopes up to date; the connections that the edges must forget."""
-        dirty, self._dirty = self._dirty, {}
+        dirty = self._known.take_changed()
         services = {key: None for resource, key in dirty if resource == "services"}
         pods = {key: None for resource, key in dirty if resource == "pods"}
         if any(resource == "nodes" for resource, _ in dirty):
             services |= {
-                key: None for key, view in self._views["services"].items() if view.addresses and not view.to_pods
+                key: None for key, view in self._known.views["services"].items() if view.addresses and not view.to_pods
             }
         for resource, key in dirty:
             if resource == "namespaces":
                 pods |= dict.fromkeys(self._pods_of.get(key.name, ()))
         if edges != self._edges:
             self._edges = dict(edges)
-            services |= dict.fromkeys(self._views["services"])
-            pods |= dict.fromkeys(self._views["pods"])
+            services |= dict.fromkeys(self._known.views["services"])
+            pods |= dict.fromkeys(self._known.views["pods"])
         flushes: list[CtFlush] = []
         for key in services:
             flushes += self._compute_service(key, scopes)
@@ -122,11 +103,10 @@ class Outside:
         return flushes
 
     def _compute_service(self, key: Key, scopes: Mapping[str, Scope]) -> list[CtFlush]:
-        view: BalancerView | None = self._views["services"].get(key)
+        view: BalancerView | None = self._known.views["services"].get(key)
         if view is None and key not in self._computed:
             return []
-        slices = self._slices_of.get(key, {}).values()
-        chosen = targets(view, slices, self._views["nodes"].values()) if view else {}
+        chosen = targets(view, self._known.slices_of(key), self._known.views["nodes"].values()) if view else {}
         old, chosen_before = self._computed.pop(key, (None, {}))
         names: dict[BalancerPort, list[str]] = {}
         if view is not None:
@@ -136,31 +116,16 @@ class Outside:
                 for port, endpoints in chosen.items()
                 if endpoints and not view.internal
             }
-        used = {name for of_port in names.values() for name in of_port}
-        for name in self._groups_of.pop(key, set()) - used:
-            del self._groups_taken[self._group_ids.pop(name)]
-        if used:
-            self._groups_of[key] = used
-        ids = {port: [self._group_id(name) for name in of_port] for port, of_port in names.items()}
+        numbers = self._groups.assign(key, chain.from_iterable(names.values()))
+        ids = {port: [numbers[name] for name in of_port] for port, of_port in names.items()}
         for edge in self._edges.values():
             flows, groups = balancer_flows(edge, view, chosen, ids) if view else ([], [])
             scopes[edge.name].contribute(("Service", *key), flows, groups)
         return stale(old, chosen_before, view, chosen)
 
-    def _group_id(self, name: str) -> int:
-        """The same number after a restart, unless another group has it."""
-        number = self._group_ids.get(name)
-        if number is None:
-            number = crc32(name.encode()) & 0x7FFFFFFF
-            while number in self._groups_taken:
-                number = (number + 1) & 0x7FFFFFFF
-            self._group_ids[name] = number
-            self._groups_taken[number] = name
-        return number
-
     def _compute_pod(self, key: Key, scopes: Mapping[str, Scope]) -> None:
-        pod: EgressPod | None = self._views["pods"].get(key)
-        egress = pod and (pod.egress or self._views["namespaces"].get(Key("", key.namespace)))
+        pod: EgressPod | None = self._known.views["pods"].get(key)
+        egress = pod and (pod.egress or self._known.views["namespaces"].get(Key("", key.namespace)))
         for edge in self._edges.values():
             flows = egress_flows(edge, key, pod.address, egress) if pod and egress else []
             scopes[edge.name].contribute(("Pod", *key), flows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 
 from controller.features.arp import answer
-from controller.openflow.actions import DROP, IN_PORT, KEEP, Action, actions, ct, goto, output_reg
+from controller.openflow.actions import DROP, IN_PORT, Action, actions, ct, goto, output_reg
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.match import ARP, ARP_REQUEST, IP, SCTP, TCP, UDP, Match, ct_state, in_port, match, nw_dst
@@ -72,10 +72,7 @@ def connectivity() -> list[Flow]:
         # Nothing that came from the fabric goes back to it.
         make(Table.ROUTING, 50, match(IP, in_port(UPLINK_OFPORT)), DROP),
         make(Table.COMMIT, 200, match(IP, ALLOWED), actions(goto(Table.SNAT))),
-        make(
-            Table.COMMIT, 100, any_ip,
-            actions(ct(ZONE, commit=True, src=KEEP, mark=MARK_ALLOWED, table=Table.SNAT)),
-        ),
+        make(Table.COMMIT, 100, any_ip, actions(ct(ZONE, commit=True, mark=MARK_ALLOWED), goto(Table.SNAT))),
         # Answers, whose translation is undone, not made. (A packet that was just committed has no state any more.)
         make(Table.SNAT, 120, state("+rpl+trk"), actions(goto(Table.OUTPUT))),
         # The node's own connection comes back to it: with its own address as source its kernel would not take it.

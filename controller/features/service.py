@@ -56,7 +56,7 @@ __all__ = [
     "Part",
     "Programmed",
     "endpoint_bucket",
-    "group_wish",
+    "group_name",
     "parts",
     "service_cidr_flows",
     "service_flows",
@@ -85,11 +85,10 @@ def parts(endpoints: int, *, sticky: bool = False) -> int:
     return count
 
 
-def group_wish(service: ServiceView, part: Part) -> int:
-    """The group number that a port's part should have: the same after a restart, unless another one has it."""
+def group_name(service: ServiceView, part: Part) -> str:
+    """What the number of a group follows from."""
     port, kind, number = part
-    name = f"{service.key}:{port.described}" + (f"@{kind}" if kind else "") + (f"#{number}" if number else "")
-    return crc32(name.encode()) & 0x7FFFFFFF
+    return f"{service.key}:{port.described}" + (f"@{kind}" if kind else "") + (f"#{number}" if number else "")
 
 
 @dataclass(slots=True)

@@ -18,7 +18,6 @@ __all__ = [
     "DEC_TTL",
     "DROP",
     "IN_PORT",
-    "KEEP",
     "Action",
     "Actions",
     "NatRange",
@@ -239,11 +238,6 @@ def learn_endpoint(
     return Action(shown, (head + specs).ljust(length, b"\0"))
 
 
-# As source of a connection: its own, with another port where answers would look like those of another connection.
-# (Open vSwitch calls it all-zero SNAT, and shows it as nat(src).)
-KEEP = IPv4Address("0.0.0.0")
-
-
 class Nat(NamedTuple):
     """What ``ct(nat)`` does to a new connection."""
 
@@ -257,8 +251,6 @@ def _nat(nat: Nat | None) -> Action:
     if nat is None:
         return Action("nat", struct.pack("!HHIH2xHH", 0xFFFF, 16, _NICIRA, 36, 0, 0))
     flags = 1 if nat.direction == "src" else 2
-    if nat.address == KEEP:
-        return Action(f"nat({nat.direction})", struct.pack("!HHIH2xHH", 0xFFFF, 16, _NICIRA, 36, flags, 0))
     if nat.port is None:
         packed = struct.pack("!HHIH2xHH4s4x", 0xFFFF, 24, _NICIRA, 36, flags, 0x01, nat.address.packed)
         return Action(f"nat({nat.direction}={nat.address})", packed)
@@ -300,8 +292,8 @@ def ct(
     """Connection tracking.
 
     ``table`` is where the packet goes on once it is tracked; without it, it goes on here, untranslated.
-    ``nat`` translates packets of known connections, ``src`` (with ports of a range, or :data:`KEEP`) and ``dst`` new
-    ones too; ``mark`` is what writes to the connection's mark.
+    ``nat`` translates packets of known connections, ``src`` (with ports of a range) and ``dst`` new ones too; ``mark``
+    is what writes to the connection's mark.
     """
     inner: list[Action] = []
     texts = [*(["commit"] if commit else ()), *([f"table={table}"] if table is not None else ()), f"zone={zone}"]

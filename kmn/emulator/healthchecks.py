@@ -6,12 +6,9 @@ kube-proxy that answers, and in these words. Here the container runtime does, in
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
-from collections.abc import Callable
-from typing import Any
 
+from kmn.emulator.ownservers import OwnServers, Server
 from kmn.emulator.runtime.protocol import Answer, Container
 from kmn.k8s.client import WatchEvent
 from kmn.k8s.dataplane import NETNS
@@ -19,24 +16,18 @@ from kmn.k8s.objects import Key, Object, annotation, key_of, labels, name_of
 
 __all__ = ["PREFIX", "HealthChecks"]
 
-log = logging.getLogger(__name__)
-
 PREFIX = "health/"  # of the ids of these containers; those of pods begin with a uid
-_RETRY = 0.5  # seconds: a port may be in use, a namespace not there yet
 _NOT_PROXIED = ("service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless")
 
 
 class HealthChecks:
-    """Keeps one server a Service with such a port and node."""
+    """Wants one server a Service with such a port and node."""
 
-    def __init__(self, send: Callable[[str, Any], None]) -> None:
-        self._send = send
+    def __init__(self, servers: OwnServers) -> None:
+        self._servers = servers
         self._nodes: dict[str, str] = {}  # their namespaces
         self._ports: dict[Key, int] = {}
         self._slices: dict[Key, dict[Key, Object]] = {}  # of Services
-        self._running: dict[str, Container] = {}
-        self._answers: dict[str, Answer] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def observe_node(self, event: WatchEvent) -> None:
         name = name_of(event.object)
@@ -74,47 +65,15 @@ class HealthChecks:
         if service in self._ports:
             self._refresh(service)
 
-    def connected(self) -> None:
-        """There is a new runtime."""
-        for key, container in self._running.items():
-            self._send("start", container)
-            self._send("answer", self._answers[key])
-
-    def exited(self, key: str, message: str) -> None:
-        """A server could not start: try again as long as it is wanted."""
-        log.debug("%s: %s", key, message)
-        if key not in self._timers:
-            self._timers[key] = asyncio.get_running_loop().call_later(_RETRY, self._again, key)
-
-    def stop(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-
-    def _again(self, key: str) -> None:
-        del self._timers[key]
-        if container := self._running.get(key):
-            self._send("start", container)
-            self._send("answer", self._answers[key])
-
     def _refresh(self, service: Key) -> None:
         """Start, stop and inform the servers of one Service."""
         prefix, port = f"{PREFIX}{service}/", self._ports.get(service)
         counts = self._counts(service) if port else {}
-        wanted = {prefix + node: node for node in self._nodes} if port else {}
-        for key in [key for key in self._running if key.startswith(prefix)]:
-            same = key in wanted and self._running[key] == _container(key, self._nodes[wanted[key]], port or 0)
-            if not same:
-                del self._running[key], self._answers[key]
-                self._send("stop", key)
-        for key, node in wanted.items():
-            answer = _answer(key, service, counts.get(node, 0))
-            if key not in self._running:
-                self._running[key] = _container(key, self._nodes[node], port or 0)
-                self._send("start", self._running[key])
-            elif self._answers[key] == answer:
-                continue
-            self._answers[key] = answer
-            self._send("answer", answer)
+        wanted = {}
+        for node, namespace in self._nodes.items() if port else ():
+            key = prefix + node
+            wanted[key] = Server(_container(key, namespace, port or 0), _answer(key, service, counts.get(node, 0)))
+        self._servers.want(prefix, wanted)
 
     def _counts(self, service: Key) -> dict[str, int]:
         """Ready endpoints by node; one that several slices list counts once."""

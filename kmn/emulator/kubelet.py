@@ -11,19 +11,21 @@ import functools
 import heapq
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from kmn.apiserver.local import LocalClient
 from kmn.cluster_spec import ClusterSpec, Link
-from kmn.emulator import healthchecks, podfiles
+from kmn.emulator import edgehosts, healthchecks, podfiles
 from kmn.emulator.containerports import ServiceIndex
-from kmn.emulator.edgehosts import PREFIX, EdgeHosts
+from kmn.emulator.edgehosts import EdgeHosts
 from kmn.emulator.healthchecks import HealthChecks
+from kmn.emulator.ownservers import OwnServers
+from kmn.emulator.podadmission import refusal, refused_status
 from kmn.emulator.podports import Plumber, PodPorts, pod_port
-from kmn.emulator.podstatus import compute_status
+from kmn.emulator.podstatus import compute_status, over
 from kmn.emulator.podworker import PodWorker
 from kmn.emulator.runtime.protocol import Hello
 from kmn.emulator.runtimeclient import RuntimeClient
@@ -31,7 +33,7 @@ from kmn.k8s.client import WatchEvent
 from kmn.k8s.dataplane import NETNS
 from kmn.k8s.errors import ApiError, Conflict, NotFound
 from kmn.k8s.events import EventType, Recorder
-from kmn.k8s.objects import Object, annotation, condition, key_of, name_of, now, uid_of
+from kmn.k8s.objects import Key, Object, annotation, condition, key_of, name_of, now, uid_of
 from kmn.k8s.resources import DATAPLANES, EDGES, ENDPOINTSLICES, NODES, PODS, SERVICES
 from kmn.naming import Paths, netns
 
@@ -59,8 +61,9 @@ class Kubelet:
             paths.runtime_socket, connected=self._runtime_connected, lost=self._runtime_lost, event=self._runtime_event
         )
         self._ports = PodPorts(plumber, executor, self._attached)
-        self._edge_hosts = EdgeHosts(self._runtime.send)
-        self._health_checks = HealthChecks(self._runtime.send)
+        self._own_servers = OwnServers(self._runtime.send)
+        self._edge_hosts = EdgeHosts(self._own_servers)
+        self._health_checks = HealthChecks(self._own_servers)
         self._services = ServiceIndex()
         self._links: dict[str, Link] = {node.name: node.pod_link for node in spec.nodes}
         self._workers: dict[str, PodWorker] = {}  # by uid
@@ -95,8 +98,7 @@ class Kubelet:
         """Let go of everything. Devices are left to whoever takes the cluster down."""
         for unsubscribe in self._unsubscribe:
             unsubscribe()
-        self._edge_hosts.stop()
-        self._health_checks.stop()
+        self._own_servers.stop()
         for worker in self._workers.values():
             worker.abandon()
         for task in tuple(self._tasks):
@@ -120,10 +122,17 @@ class Kubelet:
                 worker.update_ports()
             if pod["spec"].get("readinessGates"):
                 self.changed(worker)
-        elif annotation(pod, NETNS) and (pod.get("status") or {}).get("podIP"):
+        elif over(pod) or not (annotation(pod, NETNS) and (pod.get("status") or {}).get("podIP")):
+            if pod["spec"].get("nodeName") and pod["metadata"].get("deletionTimestamp"):
+                self._delete(pod)  # it never got as far as having anything
+        elif why := refusal(pod, self._pods_on(pod["spec"]["nodeName"])):
+            self._recorder.event(pod, "Warning", *why)
+            self._write_status(key_of(pod), uid, lambda current: refused_status(current, why, now()))
+        else:
             self._admit(pod)
-        elif pod["spec"].get("nodeName") and pod["metadata"].get("deletionTimestamp"):
-            self._delete(pod)  # it never got as far as having anything
+
+    def _pods_on(self, node: str) -> Iterator[Object]:
+        return (worker.pod for worker in self._workers.values() if worker.node == node and not worker.ended)
 
     def _admit(self, pod: Object) -> None:
         """A pod that has just got its address."""
@@ -240,8 +249,7 @@ class Kubelet:
     def _runtime_connected(self, hello: Hello) -> None:
         self._sctp = hello.sctp
         self._is_connected = True
-        self._edge_hosts.connected()
-        self._health_checks.connected()
+        self._own_servers.connected()
         for worker in self._workers.values():
             worker.advance()
 
@@ -254,13 +262,9 @@ class Kubelet:
     def _runtime_event(self, event: str, items: list[Any]) -> None:
         for item in items:
             key: str = item if event == "started" else item["id"]
-            if key.startswith(PREFIX):
+            if key.startswith((edgehosts.PREFIX, healthchecks.PREFIX)):
                 if event == "exited":
-                    self._edge_hosts.exited(key, item["message"])
-                continue
-            if key.startswith(healthchecks.PREFIX):
-                if event == "exited":
-                    self._health_checks.exited(key, item["message"])
+                    self._own_servers.exited(key, item["message"])
                 continue
             worker = self._workers.get(key.partition("/")[0])
             if worker is None:
@@ -355,18 +359,21 @@ class Kubelet:
                 self._write(worker)
 
     def _write(self, worker: PodWorker) -> None:
-        """Bring the pod's status up to date, on top of what others have written there."""
+        self._write_status(worker.key, worker.uid, lambda pod: compute_status(pod, worker.facts, now()))
+
+    def _write_status(self, key: Key, uid: str, compute: Callable[[Object], dict[str, Any]]) -> None:
+        """Bring a pod's status up to date, on top of what others have written there."""
         try:
-            current = self._client.get(PODS, *worker.key)
-            if uid_of(current) != worker.uid:
+            current = self._client.get(PODS, *key)
+            if uid_of(current) != uid:
                 return
-            status = compute_status(current, worker.facts, now())
+            status = compute(current)
             if status != current.get("status"):
                 self._client.update({**current, "status": status}, subresource="status")
         except NotFound:
             pass
         except ApiError as error:
-            log.error("status of pod %s: %s", worker.key, error)
+            log.error("status of pod %s: %s", key, error)
 
 
 def _log_failure(what: str, task: asyncio.Task[None]) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "isolate",
     "link_etc",
     "names",
+    "same_tcp_clock",
     "open_netns",
     "restored",
     "sysctl",
@@ -94,10 +95,22 @@ def create(name: str, *, ipv6: bool = False) -> None:
         if not ipv6:
             # Router solicitations and MLD reports of a thousand namespaces would keep the switches busy.
             sysctl("net/ipv6/conf/all/disable_ipv6", "1", optional=True)
+        same_tcp_clock()
         _call("mount", _OWN.encode(), bytes(path), None, _MS_BIND, None, about=f"network namespace {name}")
     except BaseException:
         path.unlink()
         raise
+
+
+def same_tcp_clock() -> None:
+    """TCP timestamps of all connections from the calling thread's namespace count from the same zero.
+
+    A server remembers a closed connection for a minute, and takes a new one with the same addresses and ports only if
+    its timestamps are later. Behind a NAT these may be of different clients, and of one client to different virtual
+    addresses; with random offsets, Linux' default, half of such connections would hang, as connection tracking takes
+    the server's answer for the old one as invalid.
+    """
+    sysctl("net/ipv4/tcp_timestamps", "2", optional=True)
 
 
 def delete(name: str) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "compute_status",
     "finished",
     "finished_by_others",
+    "over",
     "qos_class",
     "restarts_after",
     "startable",
@@ -90,9 +91,14 @@ def finished(pod: Object, facts: PodFacts) -> bool:
     return any(state.state == "terminated" and not _succeeded(state) for state in states)
 
 
+def over(pod: Object) -> bool:
+    """Whether the pod is over by its phase, whoever wrote that: no pod comes back from there."""
+    return (pod.get("status") or {}).get("phase") in _TERMINAL
+
+
 def finished_by_others(pod: Object, facts: PodFacts) -> bool:
     """Whether the pod is over by its phase and not by its containers: somebody else wrote the phase."""
-    return (pod.get("status") or {}).get("phase") in _TERMINAL and not finished(pod, facts)
+    return over(pod) and not finished(pod, facts)
 
 
 def compute_status(pod: Object, facts: PodFacts, now: str) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def compute_status(pod: Object, facts: PodFacts, now: str) -> dict[str, Any]:
     spec = pod["spec"]
     status = dict(pod.get("status") or {})
     inits = spec.get("initContainers") or []
-    if status.get("phase") not in _TERMINAL:  # whoever wrote it: no pod comes back from there
+    if not over(pod):
         status["phase"] = _phase(pod, facts)
     status["startTime"] = facts.start_time
     status["qosClass"] = status.get("qosClass") or qos_class(pod)

@@ -9,7 +9,6 @@ from __future__ import annotations
 __all__ = [
     "BRIDGE",
     "CONTROLLER_PORT",
-    "CT_ZONES",
     "DATAPATH_ID",
     "DATAPLANE_NAME",
     "EGRESS_ADDRESS",
@@ -47,10 +46,6 @@ UPLINK_NEXT_HOP_MAC = "kmn.io/uplink-next-hop-mac"  # the fabric router's interf
 
 BRIDGE = "br0"  # every node has one, in the node's own Open vSwitch
 CONTROLLER_PORT = 6653  # the controller listens on 127.0.0.1 in each node's namespace
-
-# Connection tracking zones of a bridge: every connection and its DNAT, and SNAT. A connection that needs both
-# translations is in both, and its answers pass the second first.
-CT_ZONES = (1, 2)
 
 # OpenFlow ports of a node's bridge. Pods follow from FIRST_POD_OFPORT on.
 UPLINK_OFPORT = 1

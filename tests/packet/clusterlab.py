@@ -19,6 +19,29 @@ from kmn.k8s.resources import NODES, PODS, SERVICES
 from kmn.machine import Machine
 from kmn.naming import NETNS_DIR, netns_prefix
 
+# A Deployment of two pods, a Service of them, and a pod to ask from.
+WEB = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: example.com/web:1, ports: [{containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec: {containers: [{name: client, image: example.com/client:1}]}
+"""
+
 
 @contextmanager
 def running(suffix: str, **spec: Any) -> Iterator[Cluster]:

@@ -310,6 +310,29 @@ def test_a_host_port_that_two_pods_of_a_node_want(tmp_path: Path) -> None:
         cluster.wait_ready(30)
 
 
+def test_a_host_port_that_two_pods_bound_to_a_node_want(tmp_path: Path) -> None:
+    """The scheduler is not asked; the kubelet refuses the second."""
+    file = tmp_path / "pods.yaml"
+    port = with_ports("{containerPort: 80, hostPort: 8080}")
+    file.write_text(pod(port, "a", nodeName="n1") + "---\n" + pod(port, "b", nodeName="n1"))
+    said = unready(lambda said: "1 problem\n" in said, "-f", str(file))
+    why = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+    assert list(problems_of(said).values()) == [["NodePorts", f"Pod was rejected: {why}"]]
+    with Cluster.attach(NAME) as cluster:
+        pods = cluster.client.list(PODS, "default").items
+        runs, refused = sorted(pods, key=lambda each: str(each["status"]["phase"]), reverse=True)
+        assert (runs["status"]["phase"], refused["status"]["phase"]) == ("Running", "Failed")
+        shown = kmn("get", "pods", "--name", NAME, "--no-headers").stdout
+        assert {line.split()[0]: line.split()[2] for line in shown.splitlines()} == {
+            name_of(runs): "Running",
+            name_of(refused): "NodePorts",
+        }
+        there = f"exec 3<>/dev/tcp/{runs['status']['hostIP']}/8080"
+        assert cluster.node("n2").run(["bash", "-c", there], timeout=10).returncode == 0
+        cluster.client.delete(PODS, "default", name_of(refused))
+        cluster.wait_ready(30)
+
+
 # --- what the machine cannot do ---------------------------------------------------------------------------------------
 
 SLOW = HEAD + (

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controller_lab import Lab, Pod, endpoint_slice, lab, run, service, wait_for
+from controller_lab import Lab, lab
+from lab_commands import run, wait_for
+from lab_objects import endpoint_slice, service
+from lab_places import Pod
 
 from kmn.k8s.dataplane import HAIRPIN_IP, mac_of
 

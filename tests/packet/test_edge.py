@@ -9,7 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from controller_lab import Lab, Place, endpoint_slice, lab, wait_for
+from controller_lab import Lab, lab
+from lab_commands import wait_for
+from lab_objects import endpoint_slice
+from lab_places import Place
 
 from kmn.k8s.objects import Object
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clusterlab import WEB
 
 from kmn import Cluster
 from kmn.emulator.purge import clusters
@@ -22,28 +23,6 @@ pytestmark = pytest.mark.packet
 
 NAME = f"hgapi{os.getpid()}"
 
-SHOP = """\
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec: {containers: [{name: web, image: example.com/web:1, ports: [{containerPort: 8080}]}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec: {containers: [{name: client, image: example.com/client:1}]}
-"""
-
 FILE = {
     "apiVersion": "kmn.io/v1",
     "kind": "Cluster",
@@ -54,7 +33,7 @@ FILE = {
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with Cluster(FILE, manifests=[SHOP]) as running:
+    with Cluster(FILE, manifests=[WEB]) as running:
         running.wait_ready()
         yield running
     assert NAME not in clusters()
@@ -88,7 +67,7 @@ def test_apply_wait_delete(cluster: Cluster) -> None:
 
 
 def test_not_ready_says_why(cluster: Cluster) -> None:
-    stuck = SHOP.split("---")[2].replace("client", "stuck").replace("spec: {", "spec: {nodeSelector: {no: such}, ")
+    stuck = WEB.split("---")[2].replace("client", "stuck").replace("spec: {", "spec: {nodeSelector: {no: such}, ")
     cluster.apply(stuck)
     with pytest.raises(NotReady) as caught:
         cluster.wait_ready(1)
@@ -128,7 +107,7 @@ def test_kubectl(cluster: Cluster) -> None:
 
 
 def test_the_fixture_of_the_plugin(tmp_path: Path) -> None:
-    (tmp_path / "shop.yaml").write_text(SHOP)
+    (tmp_path / "shop.yaml").write_text(WEB)
     (tmp_path / "test_shop.py").write_text(f"""
 import pytest
 pytestmark = pytest.mark.kmn_cluster(name="{NAME}-fix", manifests=["shop.yaml"])

@@ -267,7 +267,8 @@ def test_host_network_pods_listen_on_the_node() -> None:
         await it.ready("agent")
         answer = json.loads(await run_in(it.node_netns, "curl", "-s", f"http://{NODE_ADDRESS}:8080/"))
         assert (answer["pod"], answer["node"]) == ("agent", "n1")
-        it.bind("second", {"hostNetwork": True, **one([{"containerPort": 8080}])})
+        # It does not say that it wants the port, or it would be refused: its program is to listen there by its probe.
+        it.bind("second", {"hostNetwork": True, **one([{"containerPort": 8081}], readinessProbe=http(8080))})
         await it.until(lambda: "Failed" in it.events("second"), "the port is taken")
 
     in_lab(check)
@@ -315,5 +316,43 @@ def test_a_device_that_cannot_be_made_is_said_and_tried_again() -> None:
         assert "no room" in it.events("web")["FailedCreatePodSandBox"]
         it.plumber.refuse.clear()
         await it.ready("web")
+
+    in_lab(check)
+
+
+def test_a_host_port_that_a_pod_of_the_node_has() -> None:
+    """Bound past the scheduler: the second is refused, and may be deleted; a third comes when the first has gone."""
+
+    async def check(it: PodLab) -> None:
+        it.in_force()
+        spec = one([{"containerPort": 80, "hostPort": 8080}])
+        first = it.bind("first", spec)
+        await it.ready("first")
+        second = it.bind("second", spec)
+        await it.until(lambda: it.pod("second")["status"]["phase"] == "Failed", "refused")
+        status, why = it.pod("second")["status"], "node(s) didn't have free ports for the requested pod ports"
+        assert status["reason"] == "NodePorts"
+        assert status["message"] == f"Pod was rejected: Predicate NodePorts failed: {why}"
+        assert "podIP" not in status
+        assert it.events("second")["NodePorts"] == f"Predicate NodePorts failed: {why}"
+        assert set(it.plumber.attached) == {first["metadata"]["uid"]}
+        it.client.delete(PODS, "default", "second")
+        await it.until(lambda: it.gone("second", second["metadata"]["uid"]), "the second gone")
+        it.client.delete(PODS, "default", "first")
+        await it.until(lambda: it.gone("first", first["metadata"]["uid"]), "the first gone")
+        it.bind("third", spec)
+        await it.ready("third")
+
+    in_lab(check)
+
+
+def test_a_host_port_of_a_pod_that_has_run_to_its_end() -> None:
+    async def check(it: PodLab) -> None:
+        it.in_force()
+        spec = one([{"containerPort": 80, "hostPort": 8080}])
+        it.bind("job", {**spec, "restartPolicy": "Never"}, annotations={"kmn.io/run-seconds": "0"})
+        await it.until(lambda: it.pod("job")["status"]["phase"] == "Succeeded", "the end")
+        it.bind("next", spec)
+        await it.ready("next")
 
     in_lab(check)

@@ -7,6 +7,7 @@ import itertools
 import os
 import socket
 import struct
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,10 @@ from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
-from controller_lab import Lab, in_namespace, lab, service, wait_for, with_spec
+from controller_lab import Lab, lab
+from lab_commands import in_namespace, run, wait_for
+from lab_objects import service, with_spec
+from lab_places import Place
 
 from kmn.k8s.objects import Object
 
@@ -27,6 +31,12 @@ X = "192.0.2.10"
 
 @pytest.fixture(scope="module")
 def net() -> Iterator[Lab]:
+    with made_net() as made:
+        yield made
+
+
+@contextlib.contextmanager
+def made_net() -> Iterator[Lab]:
     """Pods c1 (client) and w1 on n1, w2, w3 and c2 (client) on n2; x and y behind the fabric."""
     with lab() as made:
         cluster = {"kind": "Cluster", "metadata": {"name": "t"}, "spec": {"serviceCIDR": "10.96.0.0/12"}}
@@ -54,6 +64,12 @@ def net() -> Iterator[Lab]:
 
 @pytest.fixture
 def serve(net: Lab) -> Iterator[Any]:
+    with served(net) as apply:
+        yield apply
+
+
+@contextlib.contextmanager
+def served(net: Lab) -> Iterator[Any]:
     """A Service ``s`` with these fields of its spec, before these endpoints; gone after the test."""
 
     def apply(endpoints: list[str], conditions: dict[str, dict[str, bool]] | None = None, **spec: Any) -> None:
@@ -120,6 +136,11 @@ _ports = itertools.count(20_000)
 def ports_of_their_own(count: int) -> Iterator[int]:
     """Source ports that no other test uses, and the kernel does not choose."""
     return itertools.islice(_ports, count)
+
+
+def sockets(place: Place, port: int) -> str:
+    """TCP sockets of a place with this source port."""
+    return run("ip", "netns", "exec", place.netns, "ss", "-Htan", f"sport = :{port}")
 
 
 def silent(net: Lab, client: str, address: str, port: int) -> bool:
@@ -307,14 +328,30 @@ def test_a_switch_forgets_what_it_learned_of_services_that_went_meanwhile(net: L
 def test_one_source_port_to_a_service_and_to_its_pod(
     net: Lab, serve: Any, first: str, endpoint: str, udp: bool
 ) -> None:
-    """Answers of both connections have the same addresses and ports: one gets another port on the way."""
+    """One connection after the other; to the pod, and to a switch on the way back, both look alike."""
     serve([endpoint])
     pod, client = net.places[endpoint], net.places["c1"]
     ways = [(VIP, 53 if udp else 80), (pod.address, 8080)]
-    for port in ports_of_their_own(5):
+    for port in ports_of_their_own(10):
         for address, number in ways if first == "service" else reversed(ways):
             ask = client.udp if udp else client.tcp
             assert ask(address, number, port) == (endpoint, client.address)
+            wait_for(lambda port=port: not sockets(client, port), "the connection is not closed")  # type: ignore[misc]
+
+
+def test_a_masqueraded_connection_gets_the_port_of_one_that_its_server_remembers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The switch has forgotten that one already: its server must not take the new one for it."""
+    monkeypatch.setattr("controller.features.node.MASQUERADE_PORTS", (40_000, 40_000))
+    with made_net() as net, served(net) as serve:
+        serve(["w2"], type="LoadBalancer")
+        for _ in range(5):
+            for client in ("x", "y"):
+                begin = time.monotonic()
+                assert answers(net, client, BALANCER, 80, 1) == {"w2": net.n1.address}
+                assert time.monotonic() - begin < 0.9, "a packet had to be sent again"
+                net.n1.bridge.appctl("dpctl/flush-conntrack")
 
 
 def test_udp_follows_the_endpoints_on_every_way(net: Lab, serve: Any) -> None:

@@ -14,7 +14,8 @@ from ipaddress import IPv4Network
 
 from kmn.controlplane.podstate import node_of, terminating
 from kmn.controlplane.scheduling.nodematch import effective_taints
-from kmn.controlplane.scheduling.wants import PodSet, PodTerm, Port, Wants, signature, wants_of
+from kmn.controlplane.scheduling.wants import PodSet, PodTerm, Wants, signature, wants_of
+from kmn.k8s.hostports import HostPort
 from kmn.k8s.objects import Object, controller_of, labels, name_of, uid_of
 
 __all__ = ["NodeState", "SchedulingState"]
@@ -34,7 +35,7 @@ class NodeState:
     present: bool = False
     pods: int = 0
     addresses: int = 0
-    ports: Counter[Port] = field(default_factory=Counter)
+    ports: Counter[HostPort] = field(default_factory=Counter)
     owners: Counter[str] = field(default_factory=Counter)
 
 

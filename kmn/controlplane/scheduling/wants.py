@@ -8,25 +8,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kmn.controlplane.scheduling.nodematch import NodeRequirement, NodeTerm, node_requirement
+from kmn.k8s.hostports import HostPort, host_ports
 from kmn.k8s.objects import Object, labels, namespace_of
 from kmn.k8s.selectors import LabelSelector, Requirement, selector_of_object
 
-__all__ = ["PodSet", "PodTerm", "Port", "Spread", "Wants", "signature", "wants_of"]
+__all__ = ["PodSet", "PodTerm", "Spread", "Wants", "signature", "wants_of"]
 
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
-
-
-class Port(NamedTuple):
-    """A port of the node that a pod takes. ``ip`` is 0.0.0.0 for all addresses."""
-
-    ip: str
-    protocol: str
-    number: int
-
-    def conflicts(self, other: Port) -> bool:
-        everywhere = "0.0.0.0" in (self.ip, other.ip)
-        return self[1:] == other[1:] and (everywhere or self.ip == other.ip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +66,7 @@ class Wants:
     node: NodeRequirement
     tolerations: tuple[dict[str, Any], ...]
     takes_address: bool
-    ports: tuple[Port, ...] = ()
+    ports: tuple[HostPort, ...] = ()
     preferred_nodes: tuple[tuple[int, NodeTerm], ...] = ()
     affinity: tuple[PodTerm, ...] = ()
     anti_affinity: tuple[PodTerm, ...] = ()
@@ -93,9 +82,9 @@ class Wants:
 def signature(pod: Object) -> str:
     """Equal for pods that ask alike: a key for what was computed for one of them."""
     spec = pod["spec"]
-    ports = [c.get("ports") for c in spec.get("containers", ())]
     parts = [spec.get(k) for k in ("nodeSelector", "affinity", "tolerations", "topologySpreadConstraints")]
-    return json.dumps((namespace_of(pod), labels(pod), spec.get("hostNetwork"), ports, parts), sort_keys=True)
+    asked = (namespace_of(pod), labels(pod), spec.get("hostNetwork"), host_ports(pod), parts)
+    return json.dumps(asked, sort_keys=True)
 
 
 def wants_of(pod: Object) -> Wants:
@@ -112,23 +101,13 @@ def wants_of(pod: Object) -> Wants:
         node=node_requirement(spec),
         tolerations=tuple(spec.get("tolerations") or ()),
         takes_address=not spec.get("hostNetwork"),
-        ports=tuple(_host_ports(spec)),
+        ports=host_ports(pod),
         preferred_nodes=tuple((e["weight"], NodeTerm.of(e["preference"])) for e in node.get(_PREFERRED) or ()),
         affinity=tuple(_term(pod, t) for t in together.get(_REQUIRED) or ()),
         anti_affinity=tuple(_term(pod, t) for t in apart.get(_REQUIRED) or ()),
         preferred_pods=tuple(preferred),
         spread=tuple(_spread(pod, c) for c in spec.get("topologySpreadConstraints") or ()),
     )
-
-
-def _host_ports(spec: Mapping[str, Any]) -> list[Port]:
-    found = []
-    for container in spec.get("containers") or ():
-        for port in container.get("ports") or ():
-            number = port.get("hostPort") or (port["containerPort"] if spec.get("hostNetwork") else 0)
-            if number:
-                found.append(Port(port.get("hostIP") or "0.0.0.0", port.get("protocol") or "TCP", number))
-    return found
 
 
 def _term(pod: Object, term: Mapping[str, Any]) -> PodTerm:

@@ -6,22 +6,25 @@ Rules: upstream's ``pkg/controller/replicaset`` (there, too, one does both, behi
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import Any
 
-from kmn.controlplane.podstate import available_in, is_active, is_ready, terminating
+from kmn.controlplane.podstate import available_in, failed, is_active, is_ready, terminating
 from kmn.controlplane.runtime import LoopClient
 from kmn.controlplane.workloads.ownership import Workloads, get_or_none, put_status
 from kmn.controlplane.workloads.replicas import deletion_order
 from kmn.controlplane.workloads.template import pod_from_template
 from kmn.k8s.errors import ApiError, NotFound
-from kmn.k8s.objects import Key, Object, controller_of, name_of, namespace_of, set_condition, uid_of
+from kmn.k8s.objects import Key, Object, controller_of, name_of, namespace_of, parse_time, set_condition, uid_of
 from kmn.k8s.resources import PODS, REPLICASETS, REPLICATIONCONTROLLERS, Resource
 from kmn.k8s.selectors import LabelSelector, selector_of_map, selector_of_object
 
-__all__ = ["ReplicaSets"]
+__all__ = ["ReplicaSets", "pause_after_refusals"]
 
 # Pods made or deleted in one turn; then others get theirs.
 _BURST = 32
+# Seconds before pods are made again after the first refusal of a kubelet; twice as many with each further one.
+_PAUSE, _PAUSE_MAX = 0.1, 600.0
 
 
 class ReplicaSets(Workloads):
@@ -41,10 +44,14 @@ class ReplicaSets(Workloads):
         rs = get_or_none(self.client, self.resource, key)
         if rs is None:
             return
-        active = [pod for pod in self.claimed(rs) if is_active(pod)]
+        pods = self.claimed(rs)
+        active = [pod for pod in pods if is_active(pod)]
         error: ApiError | None = None
         if not terminating(rs):
-            error = self._manage(key, rs, active)
+            pause = pause_after_refusals(pods, dt.datetime.now(dt.UTC))
+            if pause > 0:
+                self.queue.add_after(key, pause)
+            error = self._manage(key, rs, active, may_create=pause <= 0)
         status, wait = status_of(rs, active, dt.datetime.now(dt.UTC), error)
         put_status(self.client, rs, status)
         if wait is not None:
@@ -52,9 +59,11 @@ class ReplicaSets(Workloads):
         if error is not None:
             raise error
 
-    def _manage(self, key: Key, rs: Object, active: list[Object]) -> ApiError | None:
+    def _manage(self, key: Key, rs: Object, active: list[Object], *, may_create: bool) -> ApiError | None:
         """Make or delete pods, ``active`` is brought up to date; the error that stopped it."""
         missing = _replicas(rs) - len(active)
+        if missing > 0 and not may_create:
+            return None
         if abs(missing) > _BURST:
             self.queue.add(key)
         try:
@@ -92,6 +101,19 @@ class ReplicaSets(Workloads):
             return None
         sets = [obj for obj in self.client.owned_by(ref["uid"]) if obj["kind"] == "ReplicaSet"]
         return [pod for obj in sets for pod in self.owned(obj) if is_active(pod)]
+
+
+def pause_after_refusals(pods: Iterable[Object], at: dt.datetime) -> float:
+    """Seconds to wait until a kubelet is asked again that has refused pods of the same template (``podadmission``).
+
+    Upstream does not wait: a Deployment with ``nodeName`` and a host port makes failed pods until somebody looks.
+    """
+    refused = [pod for pod in pods if failed(pod) and not pod["status"].get("containerStatuses")]
+    if not refused:
+        return 0.0
+    newest = max(parse_time(pod["metadata"]["creationTimestamp"]) for pod in refused)
+    pause = min(_PAUSE * 2.0 ** min(len(refused) - 1, 32), _PAUSE_MAX)
+    return pause - (at - newest).total_seconds()
 
 
 def _replicas(rs: Object) -> int:

@@ -12,7 +12,6 @@ from controller.cluster import Cluster
 from controller.desired import Changes
 from controller.openflow.readback import Installed
 from controller.openflow.wire import CtFlush
-from kmn.k8s.objects import Key
 
 UDP = 17
 REJECT = (IPv4Address("169.254.169.253"), 1)
@@ -123,17 +122,25 @@ def test_empty_switch_gets_everything(cluster: Cluster) -> None:
     assert len(everything) == len(installed(cluster).flows) + len(installed(cluster).groups)
 
 
-def test_group_numbers_that_collide() -> None:
+def test_services_whose_groups_want_one_number() -> None:
+    """The second has the next; when the first is gone, its number is free for the next comer."""
     cluster = Cluster()
-    ports = [("a", "TCP", 80), ("b", "TCP", 81)]
-    cluster.apply("services", "ADDED", make.service("web", "10.96.0.20", *ports))
-    cluster.apply("endpointslices", "ADDED", make.endpoints("web", ["10.244.1.2"], ports[0]))
+    port = ("", "TCP", 80)
+    # The CRC-32 of default/NAME:80/TCP is the same but for the first bit.
+    first, second = make.service("uejgtcuo", "10.96.0.20", port), make.service("iiwucoup", "10.96.0.21", port)
+    groups = []
+    for event, service in (("ADDED", first), ("ADDED", second), ("DELETED", first), ("DELETED", second)):
+        name = service["metadata"]["name"]
+        cluster.apply("endpointslices", event, make.endpoints(name, ["10.244.1.2"], port))
+        cluster.apply("services", event, service)
+        cluster.compute()
+        groups.append(set(cluster.common.groups))
+    (number,) = groups[0]
+    assert groups == [{number}, {number, number + 1}, {number + 1}, set()]
+    cluster.apply("endpointslices", "ADDED", make.endpoints("iiwucoup", ["10.244.1.2"], port))
+    cluster.apply("services", "ADDED", second)
     cluster.compute()
-    (number,) = cluster.common.groups
-    (name,) = cluster._groups_taken.values()
-    cluster._groups_taken[number + 1] = name  # the next number is another port's, as if by chance
-    service = cluster._views["services"][Key("default", "web")]
-    assert cluster._group_number(service, name[1]) == number + 2
+    assert set(cluster.common.groups) == {number}
 
 
 def test_many_endpoints_are_divided_among_groups_evenly() -> None:
@@ -154,7 +161,6 @@ def test_many_endpoints_are_divided_among_groups_evenly() -> None:
     cluster.apply("endpointslices", "MODIFIED", make.endpoints("web", addresses[:64], port))
     groups, flows, gone_flows, gone_groups = changes(cluster)
     assert (groups, flows, gone_flows, gone_groups) == (1, 1, 16, 15)
-    assert len(cluster._groups_taken) == 1
 
 
 def test_cookie_leads_to_its_object(cluster: Cluster) -> None:

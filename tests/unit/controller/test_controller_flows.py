@@ -69,7 +69,7 @@ def test_every_bridge() -> None:
         "table=52, priority=235,ip,nw_dst=224.0.0.0/3 actions=drop",
         "table=52, priority=50,ip,in_port=1 actions=drop",
         "table=76, priority=200,ct_mark=0x1/0x1,ip actions=goto_table:84",
-        "table=76, priority=100,ip actions=ct(commit,table=84,zone=1,nat(src),exec(set_field:0x1/0x1->ct_mark))",
+        "table=76, priority=100,ip actions=ct(commit,zone=1,exec(set_field:0x1/0x1->ct_mark)),goto_table:84",
         "table=84, priority=120,ct_state=+rpl+trk,ip actions=goto_table:92",
         "table=84, priority=110,ip,reg0=0x1/0x1,in_port=2 actions=ct(commit,table=92,zone=2,nat(src=169.254.169.252))",
         "table=84, priority=0 actions=goto_table:92",

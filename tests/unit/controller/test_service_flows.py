@@ -105,7 +105,7 @@ def test_a_local_endpoint_that_goes_leaves_nothing_on_its_node() -> None:
     assert flows(cluster, "n2")
     cluster.apply("services", "DELETED", service())
     assert flows(cluster, "n2") == set()
-    assert cluster._groups_taken == {}
+    assert group_of(cluster, "n2") == []
 
 
 def test_source_ranges() -> None:

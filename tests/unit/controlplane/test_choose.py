@@ -189,6 +189,17 @@ def test_host_ports() -> None:
         cluster.put(ports=[{**port, "hostIP": "172.18.0.2"}])
 
 
+def test_host_ports_of_sidecars() -> None:
+    cluster = Cluster(n1={})
+    port = {"containerPort": 80, "hostPort": 8080}
+    init = {"name": "i", "ports": [port]}
+    assert [cluster.put(initContainers=[init]) for _ in range(2)] == ["n1", "n1"], "gone before the pod serves"
+    sidecar = [{**init, "restartPolicy": "Always"}]
+    assert cluster.put(initContainers=sidecar) == "n1"
+    with pytest.raises(Unschedulable, match="hostPort TCP 8080"):
+        cluster.put(initContainers=sidecar)
+
+
 def test_counts_follow_pods_that_go() -> None:
     cluster = Cluster(n1={})
     pod = cluster.pod("db", "n1", affinity=apart("db"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from kmn.k8s.client import WatchEvent
 from kmn.k8s.objects import Object, annotation, condition, controller_of, labels, name_of
 from kmn.k8s.resources import DEPLOYMENTS, PODS, REPLICASETS, REPLICATIONCONTROLLERS
 
@@ -207,3 +208,20 @@ async def test_scaling_down_gives_up_pods_that_are_not_ready_first() -> None:
         await world.until(lambda: sum(not p["metadata"].get("deletionTimestamp") for p in world.pods()) == 1)
         [left] = [p for p in world.pods() if not p["metadata"].get("deletionTimestamp")]
         assert name_of(left) == name_of(keep)
+
+
+@in_loop
+async def test_pods_that_a_kubelet_refuses_do_not_multiply() -> None:
+    """A kubelet that refuses whatever comes is asked again, though not at once for ever."""
+    async with running("n1") as world:
+
+        def refuse(event: WatchEvent) -> None:
+            if event.type == "MODIFIED" and event.object["status"]["phase"] == "Pending":
+                world.set_status(event.object, "Failed")
+
+        world.client.subscribe(PODS, refuse)
+        world.client.create(deployment(1))
+        await world.until(lambda: len(world.pods()) >= 3, "others are tried")
+        made = len(world.pods())
+        await world.until(lambda: len(world.pods()) > made, "and others again")
+        assert len(world.pods()) < 10

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from typing import Any
 
 from kmn.controlplane.workloads.replicas import deletion_order, scaled
+from kmn.controlplane.workloads.replicasets import pause_after_refusals
 from kmn.controlplane.workloads.template import same_template, template_hash
 
 FIRST = "2030-01-01T00:00:00Z"
@@ -64,3 +66,14 @@ def test_template_hashes() -> None:
     labelled = {**a, "metadata": {"labels": {"app": "web", "pod-template-hash": template_hash(a)}}}
     assert same_template(a, labelled)
     assert not same_template(a, b)
+
+
+def test_pods_that_a_kubelet_refuses_are_made_again_ever_later() -> None:
+    at = dt.datetime(2030, 1, 1, 0, 0, 1, tzinfo=dt.UTC)
+    refused = pod("refused", phase="Failed", ready=None)
+    refused["status"]["containerStatuses"] = []
+    evicted = pod("evicted", phase="Failed", ready=None)
+    assert pause_after_refusals([pod("a"), evicted], at) == 0
+    assert pause_after_refusals([refused], at) < 0, "a second has passed"
+    assert [pause_after_refusals([refused] * n, at) + 1 for n in (5, 6, 7)] == [1.6, 3.2, 6.4]
+    assert pause_after_refusals([refused] * 2000, at) + 1 == 600
