@@ -98,7 +98,9 @@ def serving(netns: str, ports: Iterable[int]) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="kmn-nginx") as name:
         folder = Path(name)
         (folder / "nginx.conf").write_text(configuration(ports, folder))
-        argv = ["ip", "netns", "exec", netns, "nginx", "-e", "stderr", "-p", name, "-c", f"{name}/nginx.conf"]
+        argv = ["ip", "netns", "exec", netns]
+        argv += ["setpriv", "--pdeathsig", "KILL"]  # whatever ends this process ends nginx
+        argv += ["nginx", "-e", "stderr", "-p", name, "-c", f"{name}/nginx.conf"]
         with (folder / "log").open("w") as log:
             server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:

@@ -37,7 +37,7 @@ _REUSED = 8090  # for the client with few ports
 _LISTEN = (*_PORTS.values(), _OUT, _OUT_DIRECT, _REUSED)
 _FEW_PORTS = "20000 20999"
 _DIED = "died; it is restarted"  # of cluster.log
-_FORGOTTEN = 100  # seconds: 60 by kernels, 70 and up to 20 more by Open vSwitch
+_FORGOTTEN = 70  # seconds: 60 by kernels, 30 and up to 20 more by Open vSwitch
 
 
 @dataclass(frozen=True, slots=True)

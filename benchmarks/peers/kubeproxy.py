@@ -8,6 +8,7 @@ masquerades what leaves for the host's first address; to the second it only rout
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 __all__ = ["DIRECT_HOST", "HOST", "NODES", "POD_CIDR", "PODS", "Service", "gateway_rules", "netns", "network", "rules"]
 
-PREFIX = "kmnkp-"
+PREFIX = f"kmnkp{os.getpid()}-"
 POD_CIDR = "10.245.0.0/16"
 NODES = {"n1": "172.19.0.2", "n2": "172.19.0.3"}
 PODS = {"client": ("n1", "10.245.0.2"), "near": ("n1", "10.245.0.3"), "far": ("n2", "10.245.1.2")}
