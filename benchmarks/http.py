@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Load", "UnreadableOutput", "client_ports", "configuration", "load", "parse", "serving"]
+__all__ = ["Load", "UnreadableOutput", "client_ports", "configuration", "load", "parse", "require", "serving"]
 
 _CONNECTIONS = 16  # requests under way at a time
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
@@ -31,6 +32,13 @@ class Load:
     p50: float  # seconds
     p99: float  # seconds
     errors: int  # connections or requests that failed
+
+
+def require() -> None:
+    """Raises RuntimeError when a program is not installed."""
+    missing = [program for program in ("wrk", "nginx") if shutil.which(program) is None]
+    if missing:
+        raise RuntimeError(f"{', '.join(missing)}: not installed (apt-get install wrk nginx-light)")
 
 
 def load(client: str, address: str, port: int, seconds: int, *, close: bool) -> Load:

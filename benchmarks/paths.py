@@ -69,6 +69,7 @@ _SHOWN: Mapping[str, tuple[_Shown, ...]] = {
 
 
 def main(*, quick: bool = False, json_file: Path | None = None) -> None:
+    http.require()
     rounds, seconds = (1, 1) if quick else (7, 1)
     with ExitStack() as stack:
         ways, deaths = stack.enter_context(_kmn())

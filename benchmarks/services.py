@@ -34,6 +34,7 @@ _PORT, _STRAIGHT_PORT = 80, 81
 
 
 def main(*, quick: bool = False, json_file: Path | None = None) -> None:
+    http.require()
     rows: list[Row] = []
     nodes, rounds = (3, 1) if quick else (_NODES, 5)
     sizes = (10, 100) if quick else (10, 100, 1_000, 10_000)
