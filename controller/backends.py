@@ -42,7 +42,7 @@ _Found = tuple[Candidate, Endpoint]
 def backends(service: ServiceView, slices: Iterable[SliceView], zones: Mapping[str, str]) -> Backends:
     """The choice for each port. ``zones`` has every node, with its zone or ""."""
     slices = list(slices)
-    local = service.internal_local or service.external_local
+    local = service.internal_local or service.external_local or service.direct_return
     chosen = {}
     for port in service.ports:
         if port.protocol not in PROTOCOLS:

@@ -13,7 +13,9 @@ from typing import Any
 from controller.backends import Backends, backends
 from controller.desired import Changes, OwnerKey, Scope
 from controller.features.connectivity import connectivity
+from controller.features.directreturn import insider_flows, restore_flows
 from controller.features.edge import edge_flows
+from controller.features.masquerade import exempt_flows, masquerade_flows
 from controller.features.node import node_flows
 from controller.features.pod import pod_flows
 from controller.features.service import (
@@ -37,7 +39,17 @@ from controller.parsing import Malformed
 from controller.pipeline import Feature
 from controller.service_views import ServiceView, SliceView, service_view, slice_view
 from controller.snapshot import Snapshot
-from controller.views import EdgeView, NodeView, PodView, edge_view, node_view, pod_view, service_cidr
+from controller.views import (
+    ClusterView,
+    EdgeView,
+    Masquerade,
+    NodeView,
+    PodView,
+    cluster_view,
+    edge_view,
+    node_view,
+    pod_view,
+)
 from kmn.k8s.objects import Key, Object, key_of
 
 __all__ = ["Bridge", "Cluster"]
@@ -53,7 +65,7 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "services": service_view,
     "endpointslices": slice_view,
     "edges": edge_view,
-    "clusters": service_cidr,
+    "clusters": cluster_view,
     "namespaces": lambda obj: None,  # for controller.outside only
 }
 
@@ -78,6 +90,12 @@ class Cluster:
         self.common.contribute(("Pipeline", "", ""), connectivity())
 
     # What is there.
+
+    @property
+    def masquerade(self) -> Masquerade | None:
+        """Whether, and how, nodes translate what their pods send to the outside."""
+        clusters: Iterable[ClusterView] = self._known.views["clusters"].values()
+        return next((cluster.masquerade for cluster in clusters), None)
 
     def bridges(self) -> dict[str, Bridge]:
         """Bridges that can be programmed, by name. An Edge and a Node of one name: the Node's is meant."""
@@ -105,6 +123,7 @@ class Cluster:
         for kind, resource in (("Node", "nodes"), ("Pod", "pods"), ("Service", "services"), ("Edge", "edges")):
             names += [f"{kind}/{key}" for key in views[resource]]
         names += [f"Edge/{edge}/nat" for edge in views["edges"]]
+        names += [f"Node/{node}/nat" for node in views["nodes"]]
         names += [f"Edge/{edge.name}/{host.name}" for edge in views["edges"].values() for host in edge.hosts]
         return feature, [name for name in names if object_hash(name) == object_of(cookie)]
 
@@ -142,8 +161,13 @@ class Cluster:
         self._set(resource, key, view)
 
     def _set(self, resource: str, key: Key, view: Any) -> None:
-        if self._known.put(resource, key, view) and resource == "nodes":
+        if not self._known.put(resource, key, view):
+            return
+        if resource == "nodes":
             self._place(key.name, view)
+        elif resource == "clusters":  # whether nodes masquerade
+            for node in self._known.views["nodes"]:
+                self._known.touch("nodes", node)
 
     def _place(self, node: str, view: NodeView | None) -> None:
         """A node is in a zone: what hints say is another matter there."""
@@ -165,14 +189,19 @@ class Cluster:
         """Bring the scopes up to date; answers with what switches must forget once that is in force."""
         for resource, key in self._known.take_changed():
             _COMPUTE[resource](self, key)
-        self.stale_outside = self.outside.compute(self._known.views["edges"], self._bridges)
+        self.stale_outside = self.outside.compute(
+            self._known.views["edges"], self._bridges, masquerade=self.masquerade is not None
+        )
         stale, self._stale = self._stale, []
         return stale
 
     def _compute_node(self, key: Key) -> None:
         node: NodeView | None = self._known.views["nodes"].get(key)
         scope = self._bridges.setdefault(key.name, Scope())
-        scope.contribute(("Node", *key), node_flows(node) if node else ())
+        flows = node_flows(node) if node else []
+        if node and (masquerade := self.masquerade):
+            flows += masquerade_flows(node, masquerade)
+        scope.contribute(("Node", *key), flows)
 
     def _compute_edge(self, key: Key) -> None:
         edge: EdgeView | None = self._known.views["edges"].get(key)
@@ -196,6 +225,7 @@ class Cluster:
         if service is not None:
             self._services[key] = (service, chosen)
             made = service_flows(service, chosen, self._group_numbers(service, chosen))
+            made.common[0].extend(restore_flows(service))
         else:
             self._groups.assign(key, ())
         owner: OwnerKey = ("Service", *key)
@@ -230,9 +260,14 @@ class Cluster:
         numbers = self._groups.assign(service.key, names.values())
         return {part: numbers[name] for part, name in names.items()}
 
-    def _compute_cidr(self, key: Key) -> None:
-        cidr = self._known.views["clusters"].get(key)
-        self.common.contribute(("Cluster", *key), service_cidr_flows(cidr) if cidr else ())
+    def _compute_cluster(self, key: Key) -> None:
+        cluster: ClusterView | None = self._known.views["clusters"].get(key)
+        flows = service_cidr_flows(cluster.service_cidr) if cluster and cluster.service_cidr else []
+        if cluster:
+            flows += insider_flows(cluster.own)
+        if cluster and cluster.masquerade:
+            flows += exempt_flows(cluster.masquerade.exempt)
+        self.common.contribute(("Cluster", *key), flows)
 
     def difference(self, bridge: str, installed: Installed) -> Changes:
         """What a switch lacks, has too much, or has otherwise than it should. Scopes must be up to date and taken."""
@@ -267,5 +302,5 @@ _COMPUTE: Mapping[str, Callable[[Cluster, Key], None]] = {
     "pods": Cluster._compute_pod,
     "services": Cluster._compute_service,
     "edges": Cluster._compute_edge,
-    "clusters": Cluster._compute_cidr,
+    "clusters": Cluster._compute_cluster,
 }

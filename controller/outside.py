@@ -13,6 +13,7 @@ from typing import Any
 from controller.desired import Scope
 from controller.features.egress import egress_flows
 from controller.features.loadbalancer import Targets, balancer_flows, count_groups, group_name, stale, targets
+from controller.features.masquerade import egress_exemption
 from controller.group_numbers import GroupNumbers
 from controller.openflow.wire import CtFlush
 from controller.outside_views import (
@@ -53,6 +54,8 @@ class Outside:
         self._computed: dict[Key, tuple[BalancerView, Targets]] = {}
         self._groups = GroupNumbers()
         self._edges: dict[Key, EdgeView] = {}  # as they were computed last
+        self._masquerade = False
+        self._exempt_at: dict[Key, str] = {}  # nodes where pods are exempt from masquerade
 
     def replace(self, resource: str, items: Iterable[Object]) -> None:
         """A new list: forget what is not in it; what is comes by :meth:`apply`."""
@@ -79,8 +82,13 @@ class Outside:
             pods = self._pods_of.setdefault(key.namespace, set())
             (pods.discard if view is None else pods.add)(key)
 
-    def compute(self, edges: Mapping[Key, EdgeView], scopes: Mapping[str, Scope]) -> list[CtFlush]:
-        """Bring the edges' scopes up to date; the connections that the edges must forget."""
+    def compute(
+        self, edges: Mapping[Key, EdgeView], scopes: dict[str, Scope], *, masquerade: bool = False
+    ) -> list[CtFlush]:
+        """Bring the edges' scopes up to date; the connections that the edges must forget.
+
+        With ``masquerade`` pods with an egress address are exempt from it on their nodes' bridges, too.
+        """
         dirty = self._known.take_changed()
         services = {key: None for resource, key in dirty if resource == "services"}
         pods = {key: None for resource, key in dirty if resource == "pods"}
@@ -91,6 +99,9 @@ class Outside:
         for resource, key in dirty:
             if resource == "namespaces":
                 pods |= dict.fromkeys(self._pods_of.get(key.name, ()))
+        if masquerade != self._masquerade:
+            self._masquerade = masquerade
+            pods |= dict.fromkeys(self._known.views["pods"])
         if edges != self._edges:
             self._edges = dict(edges)
             services |= dict.fromkeys(self._known.views["services"])
@@ -123,9 +134,17 @@ class Outside:
             scopes[edge.name].contribute(("Service", *key), flows, groups)
         return stale(old, chosen_before, view, chosen)
 
-    def _compute_pod(self, key: Key, scopes: Mapping[str, Scope]) -> None:
+    def _compute_pod(self, key: Key, scopes: dict[str, Scope]) -> None:
         pod: EgressPod | None = self._known.views["pods"].get(key)
         egress = pod and (pod.egress or self._known.views["namespaces"].get(Key("", key.namespace)))
         for edge in self._edges.values():
             flows = egress_flows(edge, key, pod.address, egress) if pod and egress else []
             scopes[edge.name].contribute(("Pod", *key), flows)
+        before = self._exempt_at.pop(key, None)
+        exempt = pod if egress and self._masquerade else None
+        if before is not None and (exempt is None or exempt.node != before):
+            scopes[before].contribute(("Egress", *key))
+        if exempt is not None:
+            self._exempt_at[key] = exempt.node
+            scope = scopes.setdefault(exempt.node, Scope())
+            scope.contribute(("Egress", *key), [egress_exemption(key, exempt.address)])

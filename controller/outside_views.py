@@ -50,6 +50,7 @@ class BalancerView:
     affinity: bool  # a client stays with its target
     internal: bool
     preserve_client: bool
+    direct_return: bool  # nodes answer clients themselves
     source_ranges: tuple[IPv4Network, ...]
 
 
@@ -72,6 +73,7 @@ def balancer_view(obj: Object) -> BalancerView | None:
         spec.get("sessionAffinity") == "ClientIP",
         wish.internal,
         wish.preserve_client,
+        wish.direct_return,
         wish.source_ranges,
     )
 
@@ -81,6 +83,7 @@ class TargetNode(NamedTuple):
 
     name: str
     address: IPv4Address
+    gateway: IPv4Address | None  # its address in its pods' network
 
 
 def target_node(obj: Object) -> TargetNode | None:
@@ -90,7 +93,9 @@ def target_node(obj: Object) -> TargetNode | None:
         return None
     addresses = (obj.get("status") or {}).get("addresses") or ()
     internal = next((a.get("address") for a in addresses if a.get("type") == "InternalIP"), None)
-    return TargetNode(name_of(obj), IPv4Address(internal)) if internal else None
+    pods = (obj.get("spec") or {}).get("podCIDR")
+    gateway = IPv4Network(pods)[1] if pods else None
+    return TargetNode(name_of(obj), IPv4Address(internal), gateway) if internal else None
 
 
 class TargetEndpoint(NamedTuple):
@@ -138,6 +143,7 @@ def egress_address(obj: Object) -> IPv4Address | None:
 
 
 class EgressPod(NamedTuple):
+    node: str
     address: IPv4Address
     egress: IPv4Address | None  # its own wish, before its namespace's
 
@@ -148,4 +154,4 @@ def egress_pod(obj: Object) -> EgressPod | None:
     # Pods on the host network have their node's address, which is not theirs alone.
     if spec.get("hostNetwork") or not address or ":" in address or status.get("phase") in ("Succeeded", "Failed"):
         return None
-    return EgressPod(IPv4Address(address), egress_address(obj))
+    return EgressPod(spec.get("nodeName", ""), IPv4Address(address), egress_address(obj))

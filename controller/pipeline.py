@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from controller.openflow.actions import Action, move_bit, set_ct_mark, set_reg
 from controller.openflow.match import Field, ct_mark, reg
+from kmn.k8s.dataplane import UPLINK_OFPORT
 
 __all__ = [
     "AFTER_SERVICE",
@@ -34,6 +35,9 @@ __all__ = [
     "SERVICE",
     "SET_HAIRPIN",
     "SET_MASQUERADE",
+    "SET_STATELESS",
+    "STATELESS",
+    "TO_UPLINK",
     "ZONE",
     "EdgeTable",
     "Feature",
@@ -50,6 +54,7 @@ class Table(IntEnum):
     ARP = 4  # every request is answered with the gateway's MAC
     # What connection is it of?
     UN_SNAT = 8  # answers to addresses that SNAT gave: translated back in NAT_ZONE
+    RESTORE = 10  # from a load balancer with direct return: back to the address and port that the client asked
     CONNTRACK = 12  # tracked in ZONE; packets of known connections are translated
     STATE = 16  # invalid: dropped; connection allowed before: straight to ROUTING
     # Where does it want to go?
@@ -64,6 +69,7 @@ class Table(IntEnum):
     # May it come in? (64 to 72: ingress policy)
     COMMIT = 76  # all tables let it pass: the connection is marked as allowed
     SNAT = 84  # sources that must be replaced, in NAT_ZONE
+    NATTED = 88  # what should have got the node's address: without a free port it is dropped, and counted
     OUTPUT = 92
 
 
@@ -77,7 +83,7 @@ class EdgeTable(IntEnum):
     SERVICE = Table.SERVICE  # load balancers' addresses and ports to a group of nodes or pods
     ROUTING = Table.ROUTING
     SNAT = Table.SNAT  # clusters' addresses become public ones
-    NATTED = 88  # what should have got a public address: without one it is dropped, and counted
+    NATTED = Table.NATTED  # what should have got a public address: without one it is dropped, and counted
     OUTPUT = Table.OUTPUT
 
 
@@ -106,12 +112,14 @@ NAT_ZONE = 2
 # Registers. Matched ones have even numbers (see controller.openflow.match.reg).
 #   reg0[0]    HAIRPIN   the packet leaves by the port that it came in by
 #   reg0[1]    MASQUERADE  it gets the node's address as source
+#   reg0[2]    STATELESS  at the edge: of a load balancer with direct return, not to be tracked
 #   reg2       OUT_PORT  OpenFlow port that it leaves by
 #   reg4       ENDPOINT_IP    } of a Service with session affinity
 #   reg6       ENDPOINT_PORT  }
 #   reg8       GROUP          } number of the group that the endpoint is of
 #   reg15      SCRATCH   between two actions of one flow
 OUT_PORT = 2
+TO_UPLINK: Field = reg(OUT_PORT, UPLINK_OFPORT)
 ENDPOINT_IP = 4
 ENDPOINT_PORT = 6
 GROUP = 8
@@ -121,6 +129,8 @@ SET_HAIRPIN: Action = set_reg(0, 0x1, 0x1)
 MASQUERADE: Field = reg(0, 0x2, 0x2)
 SET_MASQUERADE: Action = set_reg(0, 0x2, 0x2)
 CLEAR_MASQUERADE: Action = set_reg(0, 0x0, 0x2)
+STATELESS: Field = reg(0, 0x4, 0x4)
+SET_STATELESS: Action = set_reg(0, 0x4, 0x4)
 
 
 def to_port(port: int) -> Action:

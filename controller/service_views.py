@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from controller.parsing import address, parse, transport_port
+from kmn.k8s.loadbalancers import is_ours, read_load_balancer
 from kmn.k8s.objects import Key, Object, key_of, labels
 
 __all__ = ["Candidate", "Endpoint", "ServicePort", "ServiceView", "SliceView", "service_view", "slice_view"]
@@ -47,6 +48,7 @@ class ServiceView:
     internal_local: bool = False  # internalTrafficPolicy: Local
     external_local: bool = False  # externalTrafficPolicy: Local
     affinity: int = 0  # seconds that a client stays with its endpoint; 0: no session affinity
+    direct_return: bool = False  # the load balancer leaves answers to the nodes, which have endpoints of their own
 
 
 def service_view(obj: Object) -> ServiceView | None:
@@ -81,6 +83,7 @@ def service_view(obj: Object) -> ServiceView | None:
         spec.get("internalTrafficPolicy") == "Local",
         spec.get("externalTrafficPolicy") == "Local",
         _affinity(obj),
+        is_ours(obj) and read_load_balancer(obj).direct_return,
     )
 
 

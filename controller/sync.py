@@ -23,7 +23,6 @@ from controller.openflow.readback import Installed, SwitchError
 from controller.pipeline import ZONE
 from controller.problems import NatWatch
 from controller.report import BridgeStatus, Report
-from controller.views import EdgeView
 from kmn.k8s.objects import Object
 
 __all__ = ["Synchronizer"]
@@ -296,11 +295,10 @@ class Synchronizer:
     def _watch_nat(self, now: float) -> None:
         for name, bridge in self._bridges.items():
             link = self._links.get(name)
-            if isinstance(bridge, EdgeView):
-                if link is None or link.phase is not Phase.IN_STEP:
-                    self._nat.forget(name)
-                elif question := self._nat.question(bridge, now, _COUNT_XID):
-                    link.channel.send(question)
+            if link is None or link.phase is not Phase.IN_STEP:
+                self._nat.forget(name)
+            elif question := self._nat.question(bridge, self.cluster.masquerade, now, _COUNT_XID):
+                link.channel.send(question)
 
     def _compute(self) -> None:
         """A new epoch: recompute what changed, and send it to the bridges that are in step or about to be."""

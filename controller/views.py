@@ -15,20 +15,23 @@ from typing import Any, TypeVar
 from controller.parsing import Malformed, transport_port
 from controller.parsing import address as _address
 from controller.parsing import parse as _parse
+from controller.pipeline import MASQUERADE_PORTS
 from kmn.k8s import dataplane, objects
 from kmn.k8s.objects import Key, Object, describe, key_of, name_of
 
 __all__ = [
+    "ClusterView",
     "EdgeHost",
     "EdgeView",
     "HostPort",
     "Malformed",
+    "Masquerade",
     "NodeView",
     "PodView",
+    "cluster_view",
     "edge_view",
     "node_view",
     "pod_view",
-    "service_cidr",
 ]
 
 T = TypeVar("T")
@@ -270,9 +273,40 @@ def _port_range(value: Any) -> tuple[int, int]:
     return first, last
 
 
-def service_cidr(obj: Object) -> IPv4Network | None:
-    """The network of virtual addresses, from the Cluster object."""
-    value = (obj.get("spec") or {}).get("serviceCIDR")
-    if not value:
-        return None
-    return _parse(obj, "spec.serviceCIDR", lambda v: IPv4Network(str(v)), value, "an IPv4 network")
+@dataclass(frozen=True, slots=True)
+class Masquerade:
+    """Nodes' source translation of what their pods send to the outside."""
+
+    exempt: tuple[IPv4Network, ...]  # destinations that see pods' own addresses
+    ports: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """What the Cluster object says for all nodes."""
+
+    service_cidr: IPv4Network | None  # the network of virtual addresses
+    own: tuple[IPv4Network, ...]  # of pods and nodes
+    masquerade: Masquerade | None  # None: pods leave their nodes as themselves
+
+
+def cluster_view(obj: Object) -> ClusterView:
+    spec = obj.get("spec") or {}
+
+    def network(field: str, value: object) -> IPv4Network:
+        return _parse(obj, f"spec.{field}", lambda v: IPv4Network(str(v)), value, "an IPv4 network")
+
+    own = tuple(network(field, spec[field]) for field in ("podCIDR", "nodeCIDR") if spec.get(field))
+    wanted = spec.get("masquerade", False)
+    masquerade = None
+    if wanted is not False:
+        wanted = wanted if isinstance(wanted, dict) else {}
+        more = wanted.get("nonMasqueradeCIDRs") or ()
+        named = [network(f"masquerade.nonMasqueradeCIDRs[{i}]", value) for i, value in enumerate(more)]
+        ports = wanted.get("ports", "{}-{}".format(*MASQUERADE_PORTS))
+        masquerade = Masquerade(
+            (*own, *named),
+            _parse(obj, "spec.masquerade.ports", _port_range, ports, "a range of ports such as 1024-65535"),
+        )
+    services = network("serviceCIDR", spec["serviceCIDR"]) if spec.get("serviceCIDR") else None
+    return ClusterView(services, own, masquerade)

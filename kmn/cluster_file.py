@@ -17,7 +17,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from kmn.cluster_spec import ClusterSpec, DnsSpec, FabricLink, Link, NatSpec, NodeSpec, OutsideHost
+from kmn.cluster_spec import ClusterSpec, DnsSpec, FabricLink, Link, MasqueradeSpec, NatSpec, NodeSpec, OutsideHost
 from kmn.k8s.errors import FieldError
 from kmn.k8s.schema import Report, Schemas, did_you_mean
 from kmn.k8s.yaml import YamlError, parse_documents
@@ -129,6 +129,7 @@ class _Reader:
             internet_cidr=networks["internet.cidr"],
             nat_cidr=networks["internet.nat"],
             nat=self.nat(networks["internet.nat"]),
+            masquerade=self.masquerade(),
             load_balancer_cidr=networks["internet.loadBalancers"],
             outside_hosts=hosts,
             manifests=self.manifests(),
@@ -156,7 +157,7 @@ class _Reader:
         try:
             network = IPv4Network(text, strict=False)
         except ValueError:
-            self.wrong(path, f"{text} is no IPv4 network: write one such as {_NETWORKS[path]}")
+            self.wrong(path, f"{text} is no IPv4 network: write one such as {_NETWORKS.get(path, '192.168.0.0/16')}")
             return None
         if str(network) != text:
             self.wrong(path, f"{text} has host bits set: write {network}")
@@ -300,15 +301,30 @@ class _Reader:
         """The gateway; ``spec.internet.nat`` is a network, or fields."""
         entry = (self.spec.get("internet") or {}).get("nat", {})
         entry = entry if isinstance(entry, dict) else {}
-        first, last = (int(port) for port in entry.get("ports", "1024-65535").split("-"))
-        if not 0 < first <= last < 65536:
-            self.wrong("internet.nat.ports", f"{first}-{last} must be two ports from 1 to 65535, the lower one first")
-            first, last = 1024, 65535
+        first, last = self.ports("internet.nat.ports", entry)
         limit = entry.get("perDestinationLimit", last - first + 1)
         if limit > last - first + 1:
             message = f"{limit} is more than the {last - first + 1} ports of {first}-{last}: use more of either"
             self.wrong("internet.nat.perDestinationLimit", message)
         return NatSpec(self.nat_addresses(entry, network), (first, first + limit - 1), entry.get("outgoing", True))
+
+    def masquerade(self) -> MasqueradeSpec | None:
+        """``spec.masquerade`` is true, false, or fields (which are enough to want it)."""
+        entry = self.spec.get("masquerade", False)
+        if entry is False:
+            return None
+        entry = entry if isinstance(entry, dict) else {}
+        named = entry.get("nonMasqueradeCIDRs", ())
+        networks = [self.network(f"masquerade.nonMasqueradeCIDRs[{i}]", text) for i, text in enumerate(named)]
+        return MasqueradeSpec(tuple(filter(None, networks)), self.ports("masquerade.ports", entry))
+
+    def ports(self, path: str, entry: dict[str, Any]) -> tuple[int, int]:
+        """A translation's range of source ports."""
+        first, last = (int(port) for port in entry.get("ports", "1024-65535").split("-"))
+        if not 0 < first <= last < 65536:
+            self.wrong(path, f"{first}-{last} must be two ports from 1 to 65535, the lower one first")
+            return 1024, 65535
+        return first, last
 
     def nat_addresses(self, entry: dict[str, Any], network: IPv4Network) -> tuple[IPv4Address, ...]:
         if "addresses" not in entry:

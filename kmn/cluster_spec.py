@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from kmn.units import format_bandwidth, format_duration
 
-__all__ = ["ClusterSpec", "DnsSpec", "FabricLink", "Link", "NatSpec", "NodeSpec", "OutsideHost"]
+__all__ = ["ClusterSpec", "DnsSpec", "FabricLink", "Link", "MasqueradeSpec", "NatSpec", "NodeSpec", "OutsideHost"]
 
 API_VERSION = "kmn.io/v1"
 KIND = "Cluster"
@@ -76,6 +76,14 @@ class NatSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class MasqueradeSpec:
+    """Nodes give their own address to what their pods send to the outside."""
+
+    exempt: tuple[IPv4Network, ...] = ()  # destinations that see pods' addresses, beside the cluster's own networks
+    ports: tuple[int, int] = (1024, 65535)
+
+
+@dataclass(frozen=True, slots=True)
 class DnsSpec:
     """The cluster's DNS server, beyond the cluster's own names."""
 
@@ -103,6 +111,7 @@ class ClusterSpec:
     internet_cidr: IPv4Network = IPv4Network("203.0.113.0/24")
     nat_cidr: IPv4Network = IPv4Network("198.51.100.0/24")
     nat: NatSpec = NatSpec()
+    masquerade: MasqueradeSpec | None = None  # None: the edge sees pods' addresses
     load_balancer_cidr: IPv4Network = IPv4Network("192.0.2.0/24")  # addresses of LoadBalancer Services
     outside_hosts: tuple[OutsideHost, ...] = ()
     manifests: tuple[str, ...] = ()  # absolute paths or URLs-to-be-refused; resolved against the file's folder
@@ -160,6 +169,7 @@ class ClusterSpec:
             "clusterDomain": self.cluster_domain,
             "dns": _dns_object(self.dns),
             "datapath": self.datapath,
+            "masquerade": _masquerade_object(self.masquerade),
             "fabric": {
                 "routers": list(self.routers),
                 "links": [{"ends": [each.a, each.b], **_link_object(each.link)} for each in self.fabric_links],
@@ -189,6 +199,15 @@ class ClusterSpec:
         if self.initial_delay is not None:
             spec["probes"] = {"initialDelay": format_duration(self.initial_delay)}
         return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": self.name}, "spec": spec}
+
+
+def _masquerade_object(masquerade: MasqueradeSpec | None) -> bool | dict[str, Any]:
+    if masquerade is None:
+        return False
+    return {
+        "nonMasqueradeCIDRs": [str(network) for network in masquerade.exempt],
+        "ports": f"{masquerade.ports[0]}-{masquerade.ports[1]}",
+    }
 
 
 def _dns_object(dns: DnsSpec) -> dict[str, Any]:

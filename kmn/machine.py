@@ -1,8 +1,8 @@
 """A pod, a node or an outside host as a place where real programs run: a named network namespace of a cluster.
 
-Programs see the place's network devices, addresses, routes, host name, ``/etc/resolv.conf`` and ``/etc/hosts``; files
-and processes are those of the machine. Nothing of a manifest reaches their environment: a manifest alone must not be
-able to steer a program that runs as root.
+Programs see the place's network devices, addresses, routes, host name, ``/etc/resolv.conf``, ``/etc/hosts`` and, in a
+pod, its container's environment variables; files and processes are those of the machine. A manifest alone must not be
+able to steer a program that runs as root: variables that could are left out (``kmn.environment``).
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from kmn import environment as env_files
 from kmn.errors import UserError
 from kmn.k8s.client import Client
 from kmn.k8s.dataplane import MAC, NETNS
 from kmn.k8s.errors import ApiError, NotFound
 from kmn.k8s.objects import Object, annotation, labels, name_of, namespace_of
 from kmn.k8s.resources import EDGES, NODES, PODS, by_word
-from kmn.naming import CLUSTER_VARIABLE, NETNS_DIR
+from kmn.naming import CLUSTER_VARIABLE, NETNS_DIR, Paths
 
 __all__ = [
     "Machine",
@@ -46,7 +47,11 @@ def entry(netns_name: str, hostname: str) -> list[str]:
 
 def environment(cluster: str, hostname: str) -> dict[str, str]:
     """The environment of programs in a cluster: that of the caller, marked with the cluster's name."""
-    return {**os.environ, CLUSTER_VARIABLE: cluster, "HOSTNAME": hostname}
+    return {**os.environ, **_own(cluster, hostname)}
+
+
+def _own(cluster: str, hostname: str) -> dict[str, str]:
+    return {CLUSTER_VARIABLE: cluster, "HOSTNAME": hostname}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +73,17 @@ class Machine:
         """The command line that runs ``args`` here."""
         return [*entry(self.netns, self.hostname), *args]
 
-    def env(self) -> dict[str, str]:
-        """The environment of programs here."""
-        return environment(self.cluster, self.hostname)
+    def variables(self, container: str | None = None) -> dict[str, str]:
+        """All environment variables of a pod's container (None: its default one), as the kubelet made them."""
+        if self.kind != "pod":
+            return {}
+        namespace, _, name = self.name.partition("/")
+        return env_files.read(Paths(self.cluster).environment(namespace, name), container)
+
+    def env(self, container: str | None = None) -> dict[str, str]:
+        """The environment of programs here: the caller's, and the container's but for what steers programs."""
+        given = {name: value for name, value in self.variables(container).items() if not env_files.steers(name)}
+        return {**os.environ, **given, **_own(self.cluster, self.hostname)}
 
     def run(
         self,

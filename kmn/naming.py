@@ -90,6 +90,10 @@ class Paths:
         """Run directory of a node's Open vSwitch (``db.sock``, ``br0.mgmt``, pid files, ``conf.db``)."""
         return self.root / "nodes" / node
 
+    def environment(self, namespace: str, pod: str) -> Path:
+        """JSON: the environment variables of a pod's containers (``kmn.environment``), Secrets among them."""
+        return self.root / "env" / f"{netns(self.cluster, 'pod', namespace, pod)}.json"
+
     def etc(self, netns_name: str) -> Path:
         """``resolv.conf`` and ``hosts`` of a namespace; ``/etc/netns/NAME`` is a symbolic link to it."""
         return self.root / "etc" / netns_name

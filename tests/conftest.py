@@ -10,6 +10,9 @@ from published import SHARED
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cases", metavar="DIR", help="folder of the conformance cases (services/cases.json, dns/…)")
+    parser.addoption(
+        "--write-docs", action="store_true", help="write the pages of docs that are measured, then compare"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,7 @@ def connectivity() -> list[Flow]:
             actions(ct(NAT_ZONE, nat=True, table=Table.CONNTRACK)),
         ),
         make(Table.UN_SNAT, 0, anything, actions(goto(Table.CONNTRACK))),
+        make(Table.RESTORE, 0, anything, actions(goto(Table.CONNTRACK))),
         make(Table.CONNTRACK, 100, any_ip, actions(ct(ZONE, nat=True, table=Table.STATE))),
         make(Table.STATE, 200, state("+inv+trk"), DROP),
         make(Table.STATE, 190, match(IP, ALLOWED), actions(RECALL_MASQUERADE, goto(Table.ROUTING))),

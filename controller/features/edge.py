@@ -9,6 +9,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from controller.features.arp import answer
+from controller.features.masquerade import exhausted_owner
 from controller.openflow.actions import (
     DEC_TTL,
     DROP,
@@ -51,6 +52,7 @@ from controller.pipeline import (
     OUT_PORT,
     PROXIED,
     SCRATCH,
+    STATELESS,
     ZONE,
     EdgeTable,
     Feature,
@@ -59,7 +61,7 @@ from controller.pipeline import (
 from controller.views import EdgeHost, EdgeView
 from kmn.k8s.dataplane import GATEWAY_MAC
 
-__all__ = ["edge_flows", "nat_owner", "translate"]
+__all__ = ["edge_flows", "translate"]
 
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 
@@ -70,11 +72,6 @@ def edge_flows(edge: EdgeView) -> list[Flow]:
     for host in edge.hosts:
         flows += _host(edge, host)
     return flows
-
-
-def nat_owner(edge: str) -> Owner:
-    """Whose the flows are that drop what the NAT gateway has nothing left for."""
-    return Owner(Feature.EDGE, f"Edge/{edge}/nat")
 
 
 def translate(edge: EdgeView, first: IPv4Address, last: IPv4Address) -> Action:
@@ -110,6 +107,7 @@ def _pipeline(edge: EdgeView) -> list[Flow]:
         # Load balancers that do not keep the client's address: the edge's own stands for it, in NAT_ZONE.
         make(EdgeTable.CLASSIFIER, 110, match(IP, fabric, nw_dst(edge.address)),
              actions(ct(NAT_ZONE, nat=True, table=EdgeTable.CONNTRACK))),
+        make(EdgeTable.SNAT, 230, match(IP, STATELESS), actions(goto(EdgeTable.OUTPUT))),
         make(EdgeTable.SNAT, 220, match(IP, PROXIED, ct_state("+rpl+trk")), actions(goto(EdgeTable.OUTPUT))),
         make(EdgeTable.SNAT, 210, match(IP, PROXIED),
              actions(ct(NAT_ZONE, commit=True, src=proxied, table=EdgeTable.OUTPUT))),
@@ -121,7 +119,7 @@ def _pipeline(edge: EdgeView) -> list[Flow]:
     if edge.nodes is not None:
         to_nodes = match(IP, nw_dst(edge.nodes))
         flows.append(make(EdgeTable.STATE, 80, to_nodes, actions(goto(EdgeTable.SERVICE))))
-    exhausted = nat_owner(edge.name).flow
+    exhausted = exhausted_owner("Edge", edge.name).flow
     for network in edge.cluster_cidrs:
         flows.append(
             make(EdgeTable.CLASSIFIER, 100, match(IP, fabric, nw_src(network)), actions(goto(EdgeTable.CONNTRACK)))

@@ -1,7 +1,8 @@
 """The way in at the edge: a LoadBalancer Service's address and port to a group of nodes or pods, and node ports.
 
 Clients keep their address; the edge is on the way of the answers, as it is the fabric's way out, and translates them
-back. In instance mode targets are node ports of nodes that a health check would pass, in IP mode ready pods.
+back. In instance mode targets are node ports of nodes that a health check would pass, in IP mode ready pods. With
+direct server return (``features.directreturn``) they are nodes with endpoints, and nothing is translated back.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 from zlib import crc32
 
+from controller.features.directreturn import hand_over, stateless_flows
 from controller.openflow.actions import DROP, actions, ct, goto, group
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
@@ -45,9 +47,11 @@ def targets(view: BalancerView, slices: Iterable[TargetSlice], nodes: Iterable[T
     # Whether an endpoint may be used by anybody: ready, or for want of any such one that still serves.
     only_ready = any(endpoint.ready for each in slices for endpoint in each.endpoints)
     if not view.to_pods:
-        usable = [node for node in nodes if not view.local or _has_endpoint(node, slices, only_ready)]
+        local = view.local or view.direct_return
+        usable = [node for node in nodes if not local or _has_endpoint(node, slices, only_ready)]
+        reached = [node.gateway if view.direct_return else node.address for node in usable]
         return {
-            port: tuple(sorted(Target(node.address, port.node_port) for node in usable if port.node_port))
+            port: tuple(sorted(Target(address, port.node_port) for address in reached if address and port.node_port))
             for port in view.ports
             if port.protocol in _PROTOCOLS
         }
@@ -77,14 +81,15 @@ def _has_endpoint(node: TargetNode, slices: Iterable[TargetSlice], only_ready: b
 
 def group_name(view: BalancerView, port: BalancerPort, part: int) -> str:
     """What the number of a group follows from; groups that choose in another way have other numbers."""
-    how = " by source" if view.affinity else ""
+    how = " by source" if view.affinity else " by connection" if view.direct_return else ""
     return f"{view.key}:{port.port}/{port.protocol}{how}" + (f"#{part}" if part else "")
 
 
 def count_groups(view: BalancerView, endpoints: Sequence[Target]) -> int:
-    """Targets of many are divided by bits of the client's port; with affinity the port must not count."""
+    """Targets of many are divided by bits of the client's port; with affinity the port must not count, and with direct
+    return the target must not change with their number."""
     count = 1
-    while not view.affinity and count * _GROUP_SIZE < len(endpoints):
+    while not view.affinity and not view.direct_return and count * _GROUP_SIZE < len(endpoints):
         count *= 2
     return count if endpoints else 0
 
@@ -99,6 +104,8 @@ def balancer_flows(
     groups: list[Group] = []
     if view.internal:
         return flows, groups
+    if view.direct_return:
+        flows += stateless_flows(edge, make, view.addresses)
     for port in view.ports:
         if edge.nodes is not None and port.node_port and port.protocol in _PROTOCOLS:
             protocol = _PROTOCOLS[port.protocol]
@@ -115,11 +122,13 @@ def balancer_flows(
                 for source in sources:
                     wanted = match(*protocol, *source, nw_dst(address), *bits, tp_dst(protocol, port.port))
                     flows.append(make(EdgeTable.SERVICE, 200, wanted, actions(group(number))))
-            groups.append(Group(number, _buckets(view, endpoints[part :: len(numbers)]), by_source=view.affinity))
+            share = _buckets(view, protocol, endpoints[part :: len(numbers)])
+            by_port = view.direct_return and not view.affinity
+            groups.append(Group(number, share, by_source=view.affinity, by_port=by_port))
     return flows, groups
 
 
-def _buckets(view: BalancerView, endpoints: Iterable[Target]) -> tuple[Bucket, ...]:
+def _buckets(view: BalancerView, protocol: Protocol, endpoints: Iterable[Target]) -> tuple[Bucket, ...]:
     # Nothing at the edge decides about the connection after this.
     mark = MARK_ALLOWED if view.preserve_client else MARK_ALLOWED_PROXIED
     made: dict[int, Bucket] = {}
@@ -127,7 +136,10 @@ def _buckets(view: BalancerView, endpoints: Iterable[Target]) -> tuple[Bucket, .
         number = crc32(b"%b:%d" % (endpoint.address.packed, endpoint.port)) % _MAX_BUCKET
         while number in made:
             number = (number + 1) % _MAX_BUCKET
-        made[number] = bucket(number, ct(ZONE, commit=True, dst=endpoint, mark=mark, table=EdgeTable.ROUTING))
+        if view.direct_return:
+            made[number] = bucket(number, *hand_over(protocol, endpoint.address, endpoint.port))
+        else:
+            made[number] = bucket(number, ct(ZONE, commit=True, dst=endpoint, mark=mark, table=EdgeTable.ROUTING))
     return tuple(made.values())
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from controller.features.arp import answer
+from controller.features.directreturn import way_in
+from controller.features.masquerade import as_node, exhausted_owner
 from controller.openflow.actions import DEC_TTL, DROP, actions, ct, goto, set_eth_dst, set_eth_src
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
@@ -42,7 +44,7 @@ def node_flows(node: NodeView) -> list[Flow]:
     """Flows of the node's own bridge."""
     make = Owner(Feature.NODE, f"Node/{node.name}").flow
     to_fabric = (set_eth_src(node.uplink_mac), set_eth_dst(node.next_hop_mac), DEC_TTL)
-    masquerade = actions(ct(NAT_ZONE, commit=True, src=node.address, src_ports=MASQUERADE_PORTS, table=Table.OUTPUT))
+    masquerade = actions(as_node(node, MASQUERADE_PORTS))
     own = (node.address, node.gateway, IPv4Address(REJECT_IP))
     flows = [
         # Pods' addresses of this node do not come from elsewhere.
@@ -67,6 +69,7 @@ def node_flows(node: NodeView) -> list[Flow]:
             Table.UN_SNAT, 100, match(IP, nw_dst(node.address)),
             actions(ct(NAT_ZONE, nat=True, table=Table.CONNTRACK)),
         ),
+        way_in(node),
         make(Table.SERVICE, 195, match(IP, nw_dst(node.address)), actions(goto(Table.NODE_PORT))),
         make(Table.ROUTING, 100, match(IP, nw_dst(node.pod_cidr)), DROP),
         # From outside to an endpoint elsewhere, and its answers.
@@ -83,6 +86,9 @@ def node_flows(node: NodeView) -> list[Flow]:
             Table.SNAT, 100, match(IP, HAIRPIN),
             actions(ct(NAT_ZONE, commit=True, src=node.gateway, table=Table.OUTPUT)),
         ),
+        make(Table.NATTED, 100, match(IP, nw_src(node.address)), actions(goto(Table.OUTPUT))),
+        # Without a free port the packet comes out of the translation as it was.
+        exhausted_owner("Node", node.name).flow(Table.NATTED, 0, match(IP), DROP),
     ]  # fmt: skip
     to_host = (set_eth_src(GATEWAY_MAC), set_eth_dst(node.mac))
     # It may make no further hop: the node's kernel says so (ICMP time exceeded) to whoever sent it.

@@ -121,8 +121,9 @@ def _ways(service: ServiceView, port: ServicePort) -> Iterator[_Way]:
     for address in service.external_ips:
         if address not in balancers:
             yield _Way(Table.SERVICE, (nw_dst(address),), port.port, service.external_local, True)
+    balancer_local = service.external_local or service.direct_return  # who answers under the address is who was asked
     for address in service.balancer_ips:
-        yield _Way(Table.SERVICE, (nw_dst(address),), port.port, service.external_local, True, service.sources)
+        yield _Way(Table.SERVICE, (nw_dst(address),), port.port, balancer_local, True, service.sources)
     if port.node_port:
         yield _Way(Table.NODE_PORT, (), port.node_port, service.external_local, True)
 

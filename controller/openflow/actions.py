@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 from zlib import crc32
 
-from controller.openflow.match import mac_bytes
+from controller.openflow.match import TCP, Protocol, mac_bytes
 
 __all__ = [
     "DEC_TTL",
@@ -37,8 +37,10 @@ __all__ = [
     "set_eth_dst",
     "set_eth_src",
     "set_icmp_type",
+    "set_nw_dst",
     "set_nw_ttl",
     "set_reg",
+    "set_tp_dst",
 ]
 
 _NICIRA = 0x00002320
@@ -144,6 +146,16 @@ def set_eth_dst(mac: str) -> Action:
 def set_icmp_type(number: int) -> Action:
     """Of an ICMP message; the flow must match on ICMP."""
     return Action(f"set_field:{number}->icmp_type", _set_field(struct.pack("!IB", 0x80002601, number)))
+
+
+def set_nw_dst(address: IPv4Address) -> Action:
+    return Action(f"set_field:{address}->ip_dst", _set_field(struct.pack("!I", 0x80001804) + address.packed))
+
+
+def set_tp_dst(protocol: Protocol, port: int) -> Action:
+    """The destination port; the flow (or the flow that leads to the bucket) must match on the protocol."""
+    name, header = ("tcp_dst", 0x80001C02) if protocol is TCP else ("udp_dst", 0x80002002)
+    return Action(f"set_field:{port}->{name}", _set_field(struct.pack("!IH", header, port)))
 
 
 def set_nw_ttl(ttl: int) -> Action:

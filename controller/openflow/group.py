@@ -41,13 +41,15 @@ class Group(NamedTuple):
     method a large group would need an upcall, and a megaflow, for every connection.
 
     ``by_source``: clients (their addresses, not their connections) are spread, so that one stays with its bucket as
-    long as the buckets are the same. Give such a group another number than one of the same name without: how buckets
-    are chosen is not compared with what a switch has.
+    long as the buckets are the same. With ``by_port`` connections are spread, by the client's address and port, and
+    each one's first packet is an upcall: no megaflow chooses for other ports. Give groups that differ in this other
+    numbers or other buckets: how buckets are chosen is not compared with what a switch has.
     """
 
     id: int
     buckets: tuple[Bucket, ...]
     by_source: bool = False  # ``hash`` of the source address alone: a client always gets the same bucket
+    by_port: bool = False  # ``hash`` of the source address and port
 
     @property
     def content(self) -> bytes:
@@ -56,7 +58,10 @@ class Group(NamedTuple):
 
     def __str__(self) -> str:
         buckets = ",".join([bucket.text for bucket in self.buckets])
-        method = "hash,fields=ip_src" if self.by_source else "dp_hash"
+        if self.by_port:
+            method = "hash,fields(ip_src,tcp_src,udp_src,sctp_src)"
+        else:
+            method = "hash,fields=ip_src" if self.by_source else "dp_hash"
         return f" group_id={self.id},type=select,selection_method={method},{buckets}"
 
 

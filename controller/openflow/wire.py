@@ -57,6 +57,11 @@ _SELECT = 1
 _DP_HASH = struct.pack("!HHII4x16sQ", 0xFFFF, 40, 0x154D, 1, b"dp_hash", 0)
 # The same with selection_method=hash of the source address.
 _SOURCE_HASH = struct.pack("!HHII4x16sQII", 0xFFFF, 48, 0x154D, 1, b"hash", 0, 0x80001604, 0xFFFFFFFF)
+# And of the source address and port, of the protocol that the packet has.
+_CLIENT_HASH = struct.pack(
+    "!HHII4x16sQ" "II" "IH" "IH" "IH" "6x", 0xFFFF, 66, 0x154D, 1, b"hash", 0,
+    0x80001604, 0xFFFFFFFF, 0x80001A02, 0xFFFF, 0x80001E02, 0xFFFF, 0x80002202, 0xFFFF,
+)  # fmt: skip
 _PACKET_COUNT = 0x80020808  # OXS header of the field
 _NO_BUCKET = 0xFFFFFFFF
 
@@ -95,6 +100,8 @@ def _group_mod(command: int, number: int, buckets: bytes, properties: bytes) -> 
 
 
 def _method(group: Group) -> bytes:
+    if group.by_port:
+        return _CLIENT_HASH
     return _SOURCE_HASH if group.by_source else _DP_HASH
 
 

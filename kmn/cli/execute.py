@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from kmn.cluster import Cluster
+from kmn.environment import steers
 from kmn.errors import UserError
 from kmn.k8s.client import Client
 from kmn.k8s.objects import name_of
@@ -47,11 +48,15 @@ def execute(request: Request, cluster_name: str | None) -> int:
         code, text = problem
         print(f"kmn: {request.command[0]}: {text} in {machine} (pods run the machine's programs)", file=sys.stderr)
         return code
+    withheld = sorted(filter(steers, machine.variables(request.container)))
+    if withheld:
+        names = ", ".join(withheld)
+        print(f"kmn: not set, as they would steer programs of this machine: {names}", file=sys.stderr)
     if request.tty and not sys.stdin.isatty():
-        return _on_terminal(machine, request.command)
+        return _on_terminal(machine, request)
     if not request.stdin and not request.tty:
         os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
-    return _become(machine.argv(request.command), machine.env())
+    return _become(machine.argv(request.command), machine.env(request.container))
 
 
 def ovs(node: str, command: Sequence[str], cluster_name: str | None) -> int:
@@ -81,15 +86,15 @@ def _become(argv: list[str], env: dict[str, str]) -> NoReturn:
     os.execvpe(argv[0], argv, env)
 
 
-def _on_terminal(machine: Machine, command: list[str]) -> int:
+def _on_terminal(machine: Machine, request: Request) -> int:
     """``-t`` without a terminal on our side (a script, CI): the program gets a new one."""
-    os.environ.update(machine.env())
-    status = pty.spawn(machine.argv(command))
+    os.environ.update(machine.env(request.container))
+    status = pty.spawn(machine.argv(request.command))
     return os.waitstatus_to_exitcode(status)
 
 
 def _check_container(client: Client, machine: Machine, container: str) -> None:
-    """All containers of a pod share its network, files are the machine's: the name only has to be right."""
+    """All containers of a pod share its network, files are the machine's: environment variables are its own."""
     if machine.kind != "pod":
         raise UserError(f"{machine}: has no containers", "leave out -c")
     namespace, _, name = machine.name.partition("/")

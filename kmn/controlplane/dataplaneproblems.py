@@ -8,7 +8,7 @@ from kmn.controlplane.runtime import LoopClient, Reconciler
 from kmn.controlplane.workloads.ownership import get_or_none
 from kmn.k8s.client import WatchEvent
 from kmn.k8s.objects import Key, key_of
-from kmn.k8s.resources import DATAPLANES, EDGES, Resource
+from kmn.k8s.resources import DATAPLANES, EDGES, NODES, Resource
 
 __all__ = ["DataPlaneProblems"]
 
@@ -31,9 +31,10 @@ class DataPlaneProblems(Reconciler[Key]):
         present = {(p["kind"], p["name"], p["reason"]): p["message"] for p in problems}
         for problem in present.keys() - self._told:
             kind, name, reason = problem
-            edge = get_or_none(self.client, EDGES, Key("", name)) if kind == EDGES.kind else None
-            if edge is not None:
-                self.recorder.event(edge, "Warning", reason, f"{kind} {name}: {present[problem]}")
+            resource = next((each for each in (EDGES, NODES) if each.kind == kind), None)
+            about = get_or_none(self.client, resource, Key("", name)) if resource else None
+            if about is not None:
+                self.recorder.event(about, "Warning", reason, f"{kind} {name}: {present[problem]}")
         self._told = set(present)
 
     def _on_dataplane(self, event: WatchEvent) -> None:

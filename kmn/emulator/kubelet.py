@@ -16,14 +16,17 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+from kmn import environment
 from kmn.apiserver.local import LocalClient
 from kmn.cluster_spec import ClusterSpec, Link
 from kmn.emulator import edgehosts, healthchecks, podfiles
 from kmn.emulator.containerports import ServiceIndex
 from kmn.emulator.edgehosts import EdgeHosts
+from kmn.emulator.environments import Environments
 from kmn.emulator.healthchecks import HealthChecks
 from kmn.emulator.ownservers import OwnServers
 from kmn.emulator.podadmission import refusal, refused_status
+from kmn.emulator.podenv import Environment
 from kmn.emulator.podports import Plumber, PodPorts, pod_port
 from kmn.emulator.podstatus import compute_status, over
 from kmn.emulator.podworker import PodWorker
@@ -33,8 +36,8 @@ from kmn.k8s.client import WatchEvent
 from kmn.k8s.dataplane import NETNS
 from kmn.k8s.errors import ApiError, Conflict, NotFound
 from kmn.k8s.events import EventType, Recorder
-from kmn.k8s.objects import Key, Object, annotation, condition, key_of, name_of, now, uid_of
-from kmn.k8s.resources import DATAPLANES, EDGES, ENDPOINTSLICES, NODES, PODS, SERVICES
+from kmn.k8s.objects import Key, Object, annotation, condition, key_of, name_of, namespace_of, now, uid_of
+from kmn.k8s.resources import CONFIGMAPS, DATAPLANES, EDGES, ENDPOINTSLICES, NODES, PODS, SECRETS, SERVICES
 from kmn.naming import Paths, netns
 
 __all__ = ["Kubelet"]
@@ -43,6 +46,7 @@ log = logging.getLogger(__name__)
 
 # ContainerCreating is worth writing after so many seconds: a write wakes everybody who watches pods.
 _CREATING = 1.0
+_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 
 class Kubelet:
@@ -65,6 +69,7 @@ class Kubelet:
         self._edge_hosts = EdgeHosts(self._own_servers)
         self._health_checks = HealthChecks(self._own_servers)
         self._services = ServiceIndex()
+        self._environments = Environments(client)
         self._links: dict[str, Link] = {node.name: node.pod_link for node in spec.nodes}
         self._workers: dict[str, PodWorker] = {}  # by uid
         self._nodes: dict[str, Object] = {}
@@ -85,6 +90,9 @@ class Kubelet:
         for resource, observe in (
             (NODES, self._node_event),
             (SERVICES, self._service_event),
+            (SERVICES, self._environments.observe_service),
+            (CONFIGMAPS, self._config_event),
+            (SECRETS, self._config_event),
             (DATAPLANES, self._dataplane_event),
             (EDGES, self._edge_hosts.observe),
             (NODES, self._health_checks.observe_node),
@@ -219,6 +227,12 @@ class Kubelet:
         for uid in affected:
             self._workers[uid].update_ports()
 
+    def _config_event(self, event: WatchEvent) -> None:
+        """Containers may have waited for it."""
+        for worker in self._workers.values():
+            if worker.key.namespace == namespace_of(event.object) and worker.needs_config:
+                worker.advance()
+
     def _dataplane_event(self, event: WatchEvent) -> None:
         status = (event.object.get("status") or {}) if event.type != "DELETED" else {}
         self._observed = int((status.get("observed") or {}).get("pods") or "0")
@@ -296,6 +310,14 @@ class Kubelet:
     def services_of(self, pod: Object) -> list[Object]:
         return self._services.services_of(pod)
 
+    def environment(self, pod: Object, container: Object) -> Environment:
+        return self._environments.of(pod, container)
+
+    def leave_environment(self, worker: PodWorker) -> None:
+        file = self._paths.environment(*worker.key)
+        default = annotation(worker.pod, _DEFAULT_CONTAINER) or worker.pod["spec"]["containers"][0]["name"]
+        environment.write(file, default, worker.environment)
+
     def node_netns(self, node: str) -> str:
         return netns(self._spec.name, "node", node)
 
@@ -333,6 +355,7 @@ class Kubelet:
     def _forget(self, worker: PodWorker) -> None:
         """The pod is gone from the API, whether it was asked to end or not."""
         self._services.drop_pod(worker.uid)
+        self._paths.environment(*worker.key).unlink(missing_ok=True)
         worker.ending = True
         worker.finish()
         del self._workers[worker.uid]

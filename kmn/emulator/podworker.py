@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from kmn.emulator.containerports import is_sidecar, port_sets
 from kmn.emulator.model import PodPort
+from kmn.emulator.podenv import ConfigError, Environment
 from kmn.emulator.podprobes import check_of, not_emulated, probe_of, sctp_ports, seconds_of
 from kmn.emulator.podstatus import (
     ContainerFacts,
@@ -34,6 +35,7 @@ _BACKOFF_LIMIT = 300.0
 _BACKOFF_RESET = 600.0
 # A status that says "running, not ready" waits so long for the first probe to say better.
 _FIRST_RESULT = 0.5
+_CONFIG_ERROR = "CreateContainerConfigError"
 
 
 class Desk(Protocol):
@@ -56,6 +58,12 @@ class Desk(Protocol):
 
     def services_of(self, pod: Object) -> list[Object]:
         """Services that select a pod."""
+
+    def environment(self, pod: Object, container: Object) -> Environment:
+        """Its variables, at this moment. Raises ConfigError."""
+
+    def leave_environment(self, worker: PodWorker) -> None:
+        """The environment of a container has changed: keep it for programs that are run in the pod."""
 
     def node_netns(self, node: str) -> str:
         """Name of a node's namespace: where probes come from."""
@@ -82,6 +90,7 @@ class PodWorker:
         self.ending = False  # told to stop; containers may serve until their time is up
         self.ended = False  # nothing runs, nothing will
         self.port: PodPort | None = None  # its device, unless it lives in its node's namespace
+        self.environment: dict[str, dict[str, str]] = {}  # variables by container, as of its last start
         self.quiet_until = 0.0  # loop time until which a first probe's result may come
         self._desk = desk
         self._specs: dict[str, Object] = {
@@ -164,6 +173,8 @@ class PodWorker:
     def _start(self, container: Object) -> None:
         name = container["name"]
         state = self.facts.containers[name]
+        if not self._make_environment(container, state):
+            return
         if state.terminated:  # it is a restart
             state.last, state.terminated = state.terminated, {}
             state.restarts += 1
@@ -187,6 +198,32 @@ class PodWorker:
                 alive=self._flag("kmn.io/alive"),
             ),
         )
+
+    def _make_environment(self, container: Object, state: ContainerFacts) -> bool:
+        """False: something that it needs is not there (yet)."""
+        try:
+            made = self._desk.environment(self.pod, container)
+        except ConfigError as error:
+            if state.waiting != (waiting := (_CONFIG_ERROR, str(error))):
+                state.waiting = waiting
+                self._desk.event(self, "Warning", "Failed", f"Error: {error}")
+                self._desk.changed(self)
+            return False
+        if state.waiting[0] == _CONFIG_ERROR:
+            state.waiting = ("", "")
+        if made.skipped:
+            self._desk.event(self, "Warning", "InvalidEnvironmentVariableNames", "; ".join(made.skipped))
+        if made.not_emulated:
+            text = f"left out of container {state.name}: {'; '.join(made.not_emulated)}"
+            self._desk.event(self, "Warning", "NotEmulated", text)
+        self.environment[state.name] = made.variables
+        self._desk.leave_environment(self)
+        return True
+
+    @property
+    def needs_config(self) -> bool:
+        """Whether a container waits for what its environment refers to."""
+        return any(state.waiting[0] == _CONFIG_ERROR for state in self.facts.containers.values())
 
     def _run_seconds(self, container: Object) -> float | None:
         """How long a container runs until it ends with success. What a Job's does, and what others do when told.

@@ -14,7 +14,7 @@ from typing import Literal
 from kmn.k8s import objects
 from kmn.k8s.objects import Object
 
-__all__ = ["CLASS_INSTANCE", "CLASS_IP", "TARGET", "LoadBalancer", "is_ours", "read_load_balancer"]
+__all__ = ["CLASS_INSTANCE", "CLASS_IP", "FORWARDING", "TARGET", "LoadBalancer", "is_ours", "read_load_balancer"]
 
 # Values of spec.loadBalancerClass that are this load balancer; no class at all is, too.
 CLASS_IP = "kmn.io/ip"
@@ -22,6 +22,8 @@ CLASS_INSTANCE = "kmn.io/instance"
 _CLASSES = (None, "", CLASS_IP, CLASS_INSTANCE, "kmn.io/load-balancer")
 
 TARGET = "kmn.io/lb-target"  # ip or instance
+FORWARDING = "kmn.io/lb-forwarding"  # nat or dsr
+_CILIUM_FORWARDING = "service.cilium.io/forwarding-mode"  # snat or dsr
 _AWS = "service.beta.kubernetes.io/aws-load-balancer-"
 _AZURE = "service.beta.kubernetes.io/azure-"
 _GKE = "networking.gke.io/"
@@ -52,6 +54,7 @@ class LoadBalancer:
     target: Literal["instance", "ip"] = "instance"
     internal: bool = False  # nobody outside the cluster's networks reaches it
     preserve_client: bool = True  # else pods see the edge's address
+    direct_return: bool = False  # nodes answer clients under the load balancer's address themselves
     source_ranges: tuple[IPv4Network, ...] = ()  # none: everybody may come
     wanted: tuple[IPv4Address, ...] = ()  # addresses asked for, the first free one is given
     problems: list[str] = field(default_factory=list)  # values that cannot be used, in words
@@ -83,7 +86,25 @@ def read_load_balancer(service: Object) -> LoadBalancer:
         wish.source_ranges = _networks(wish, "spec.loadBalancerSourceRanges", ",".join(ranges))
     if not any(port.get("nodePort") for port in spec.get("ports") or ()):
         wish.target = "ip"  # there is nothing else to send to
+    if wish.direct_return:
+        _check_direct_return(wish)
     return wish
+
+
+def _check_direct_return(wish: LoadBalancer) -> None:
+    """What does not go together with it."""
+    if wish.target == "ip":
+        wish.direct_return = False
+        wish.problems.append(
+            "direct server return needs node ports and targets of type instance, as nodes answer under the load "
+            "balancer's address; answers pass the load balancer instead"
+        )
+    elif not wish.preserve_client:
+        wish.preserve_client = True
+        wish.problems.append(
+            "direct server return answers the client itself, so its address is kept: preserve_client_ip.enabled=false "
+            "has no effect"
+        )
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -119,6 +140,21 @@ def _target(wish: LoadBalancer, name: str, value: str) -> None:
         wish.target = "instance"
     else:
         wish.problems.append(f"{name}: {value!r} should be ip or instance")
+
+
+def _forwarding(wish: LoadBalancer, name: str, value: str) -> None:
+    """kmn's own: ``nat``, answers pass the load balancer, or ``dsr``, direct server return."""
+    if value not in ("nat", "dsr"):
+        wish.problems.append(f"{name}: {value!r} should be nat or dsr")
+    wish.direct_return = value == "dsr"
+
+
+def _cilium_forwarding(wish: LoadBalancer, name: str, value: str) -> None:
+    """With ``snat`` the load balancer's node stands for the client."""
+    if value not in ("snat", "dsr"):
+        wish.problems.append(f"{name}: {value!r} should be snat or dsr")
+    wish.direct_return = value == "dsr"
+    wish.preserve_client = wish.preserve_client and value != "snat"
 
 
 def _scheme(wish: LoadBalancer, name: str, value: str) -> None:
@@ -181,6 +217,8 @@ def _attributes(wish: LoadBalancer, name: str, value: str) -> None:
 
 _READERS: dict[str, Callable[[LoadBalancer, str, str], None]] = {
     TARGET: _target,
+    FORWARDING: _forwarding,
+    _CILIUM_FORWARDING: _cilium_forwarding,
     "kmn.io/lb-scheme": _scheme,
     "kmn.io/lb-address": _wanted,
     "metallb.io/loadBalancerIPs": _wanted,

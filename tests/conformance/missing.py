@@ -13,7 +13,6 @@ __all__ = ["coredns", "dns", "services"]
 # A case cannot pass if it has one of these tags, …
 TAGS: dict[str, str] = {
     "sctp": "this kernel has no SCTP sockets, neither for the pod nor for the client",
-    "env": "programs in pods do not get the environment variables of Services yet",
 }
 # … or one of these ids, …
 CASES: dict[str, str] = {

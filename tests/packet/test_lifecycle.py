@@ -27,9 +27,13 @@ POD = """\
 apiVersion: v1
 kind: Pod
 metadata: {name: client}
-spec: {containers: [{name: c, image: example.com/c:1}]}
+spec:
+  containers:
+  - name: c
+    image: example.com/c:1
+    env: [{name: WHO, value: client of $(KUBERNETES_SERVICE_HOST)}, {name: BASH_ENV, value: /etc/profile}]
 """
-UNSCHEDULABLE = POD.replace("spec: {", "spec: {nodeSelector: {disk: fast}, ")
+UNSCHEDULABLE = POD.replace("spec:\n", "spec:\n  nodeSelector: {disk: fast}\n")
 
 
 def kmn(*args: str, stdin: str | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -126,6 +130,11 @@ def test_the_commands_of_a_running_cluster(pod_file: str) -> None:
     assert kmn("exec", *on, "client", "--", "sh", "-c", "exit 7").returncode == 7
     assert "10.244." in out("exec", *on, "client", "--", "cat", "/etc/hosts")
     assert "172.18.0.2" in out("exec", *on, "node/n1", "--", "ip", "-br", "addr")
+    in_pod = kmn("exec", *on, "client", "--", "env")
+    assert {"WHO=client of 10.96.0.1", "KUBERNETES_SERVICE_HOST=10.96.0.1"} <= set(in_pod.stdout.splitlines())
+    assert "BASH_ENV" not in in_pod.stdout
+    assert in_pod.stderr == "kmn: not set, as they would steer programs of this machine: BASH_ENV\n"
+    assert "KUBERNETES_SERVICE_HOST" not in out("exec", *on, "node/n1", "--", "env")
     missing = kmn("exec", *on, "clientt", "--", "true")
     assert missing.returncode == 1
     assert "did you mean client?" in missing.stderr

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from podlab import NODE_ADDRESS, PodLab, exchange, lab, run_in
 
+from kmn import environment
 from kmn.k8s.objects import condition, owner_reference
 from kmn.k8s.resources import NODES, PODS, SERVICES
 
@@ -59,6 +60,43 @@ def test_files_of_a_pod() -> None:
         port = it.plumber.attached[pod["metadata"]["uid"]]
         assert "search default.svc.cluster.local svc.cluster.local cluster.local\n" in port.resolv_conf
         assert f"{pod['status']['podIP']}\tweb\n" in port.hosts
+
+    in_lab(check)
+
+
+def test_environment_of_a_container() -> None:
+    """As of its start: Services that come later are for those that start later."""
+
+    def service(name: str, ip: str) -> dict[str, Any]:
+        spec = {"clusterIP": ip, "ports": [{"port": 80}]}
+        return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"}, "spec": spec}
+
+    async def check(it: PodLab) -> None:
+        it.in_force()
+        it.client.create(service("kubernetes", "10.96.0.1"))
+        it.client.create(service("first", "10.96.0.2"))
+        settings = {"configMapKeyRef": {"name": "settings", "key": "level"}}
+        env = [{"name": "WHO", "value": "$(FIRST_SERVICE_HOST)"}, {"name": "LEVEL", "valueFrom": settings}]
+        it.bind("early", one(env=env[:1]))
+        it.bind("unlinked", {**one(), "enableServiceLinks": False})
+        it.bind("waiting", one(env=env))
+        await it.ready("early", "unlinked")
+        await it.until(lambda: "Failed" in it.events("waiting"), "Failed")
+        state = {"waiting": {"reason": "CreateContainerConfigError", "message": 'configmap "settings" not found'}}
+        await it.until(lambda: it.container("waiting").get("state") == state, "what is missing is said")
+        it.client.create(service("second", "10.96.0.3"))
+        config = {"kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "default"}}
+        it.client.create({"apiVersion": "v1", **config, "data": {"level": "debug"}})
+        await it.ready("waiting")
+        early, unlinked, waiting = (
+            environment.read(it.paths.environment("default", name)) for name in ("early", "unlinked", "waiting")
+        )
+        assert early["WHO"] == early["FIRST_SERVICE_HOST"] == "10.96.0.2"
+        assert "SECOND_SERVICE_HOST" not in early
+        assert {name for name in unlinked if name.endswith("_HOST")} == {"KUBERNETES_SERVICE_HOST"}
+        assert (waiting["LEVEL"], waiting["SECOND_SERVICE_HOST"]) == ("debug", "10.96.0.3")
+        it.client.delete(PODS, "default", "early", grace_seconds=0)
+        await it.until(lambda: not it.paths.environment("default", "early").exists(), "its environment goes with it")
 
     in_lab(check)
 

@@ -53,6 +53,7 @@ def test_every_bridge() -> None:
         f"table=4, priority=100,arp,arp_op=1 actions={arp_answer(GATEWAY)}",
         "table=8, priority=100,ip,nw_dst=169.254.169.252 actions=ct(table=12,zone=2,nat)",
         "table=8, priority=0 actions=goto_table:12",
+        "table=10, priority=0 actions=goto_table:12",
         "table=12, priority=100,ip actions=ct(table=16,zone=1,nat)",
         "table=16, priority=200,ct_state=+inv+trk,ip actions=drop",
         f"table=16, priority=190,ct_mark=0x1/0x1,ip actions={RECALL},goto_table:52",
@@ -89,6 +90,7 @@ def test_node_without_pods() -> None:
         "table=0, priority=100,arp,in_port=2,dl_src=0a:00:00:00:01:01 actions=goto_table:4",
         f"table=4, priority=200,arp,in_port=1,arp_tpa=172.18.0.2,arp_op=1 actions={arp_answer('0a:00:00:00:01:02')}",
         "table=8, priority=100,ip,nw_dst=10.244.1.1 actions=ct(table=12,zone=2,nat)",
+        "table=8, priority=105,ip,in_port=1,nw_dst=10.244.1.1 actions=goto_table:10",
         "table=8, priority=110,ip,in_port=2,nw_dst=172.18.0.2 actions=goto_table:12",
         "table=8, priority=100,ip,nw_dst=172.18.0.2 actions=ct(table=12,zone=2,nat)",
         "table=28, priority=195,ip,nw_dst=172.18.0.2 actions=goto_table:30",
@@ -102,11 +104,13 @@ def test_node_without_pods() -> None:
             "table=52, priority=55,ip,reg0=0x2/0x2,in_port=1 actions=set_field:0a:00:00:00:01:02->eth_src,"
             "set_field:0a:00:00:00:01:03->eth_dst,dec_ttl,set_field:0x1/0x1->reg0,goto_table:76"
         ),
-        ("table=84, priority=105,ip,reg0=0x2/0x2 actions=ct(commit,table=92,zone=2,nat(src=172.18.0.2:1024-65535))"),
+        ("table=84, priority=105,ip,reg0=0x2/0x2 actions=ct(commit,table=88,zone=2,nat(src=172.18.0.2:1024-65535))"),
         (
             "table=84, priority=104,ip,in_port=2,nw_src=172.18.0.2 "
-            "actions=ct(commit,table=92,zone=2,nat(src=172.18.0.2:1024-65535))"
+            "actions=ct(commit,table=88,zone=2,nat(src=172.18.0.2:1024-65535))"
         ),
+        "table=88, priority=100,ip,nw_src=172.18.0.2 actions=goto_table:92",
+        "table=88, priority=0,ip actions=drop",
         "table=84, priority=100,ip,reg0=0x1/0x1 actions=ct(commit,table=92,zone=2,nat(src=10.244.1.1))",
         *(f"table=0, priority=100,{from_host},nw_src={address} actions=goto_table:8" for address in own),
         *(f"table=4, priority=200,arp,in_port=2,arp_tpa={address} actions=drop" for address in own),
@@ -267,6 +271,7 @@ def test_edge() -> None:
             "set_field:0a:00:00:00:0e:03->eth_dst,dec_ttl,set_field:0x1->reg2,goto_table:84"
         ),
         "table=0, priority=110,ip,in_port=1,nw_dst=203.0.113.1 actions=ct(table=12,zone=2,nat)",
+        "table=84, priority=230,ip,reg0=0x4/0x4 actions=goto_table:92",
         "table=84, priority=220,ct_state=+rpl+trk,ct_mark=0x4/0x4,ip actions=goto_table:92",
         "table=84, priority=210,ct_mark=0x4/0x4,ip actions=ct(commit,table=92,zone=2,nat(src=203.0.113.1:1024-65535))",
         "table=84, priority=200,ct_mark=0x1/0x1,ip actions=goto_table:92",

@@ -151,6 +151,73 @@ def test_nat_with_several_addresses_and_without() -> None:
     assert not [flow for flow in flows(given(edges=[edge]), Feature.EDGE) if "198.51.100" in flow]
 
 
+DSR = {"kmn.io/lb-forwarding": "dsr"}
+
+
+def test_direct_return_goes_to_nodes_with_endpoints_and_is_not_tracked() -> None:
+    """Both ways past connection tracking; the node is chosen by the packet alone."""
+    local = make.endpoints("web", ["10.244.1.2", "10.244.2.2"], ("web", "TCP", 8080), ("dns", "UDP", 5353))
+    for number, endpoint in enumerate(local["endpoints"], 1):
+        endpoint["nodeName"] = f"n{number}"
+    nodes = [make.node(), make.node("n2", 2), make.node("n3", 3)]
+    cluster = given(nodes=nodes, services=[balancer(DSR)], endpointslices=[local])
+    [scope] = cluster.scopes("edge")
+    assert [text.partition("group:")[0] for text in flows(cluster, Feature.LOAD_BALANCER)] == [
+        "table=0, priority=105,ip,in_port=1,nw_src=192.0.2.1 actions=set_field:0x4/0x4->reg0,goto_table:52",
+        "table=12, priority=110,ip,nw_dst=192.0.2.1 actions=goto_table:28",
+        "table=28, priority=190,ip,nw_dst=192.0.2.1 actions=drop",
+        "table=28, priority=200,tcp,nw_dst=192.0.2.1,tp_dst=80 actions=",
+        "table=28, priority=200,udp,nw_dst=192.0.2.1,tp_dst=53 actions=",
+    ]
+    assert "table=84, priority=230,ip,reg0=0x4/0x4 actions=goto_table:92" in flows(cluster, Feature.EDGE)
+    groups = sorted(str(group).split("type=select,")[1] for group in scope.groups.values())
+    assert [group.partition(",bucket")[0] for group in groups] == [
+        "selection_method=hash,fields(ip_src,tcp_src,udp_src,sctp_src)",
+        "selection_method=hash,fields(ip_src,tcp_src,udp_src,sctp_src)",
+    ]
+    to_node = "set_field:10.244.{}.1->ip_dst,set_field:30080->tcp_dst,set_field:0x4/0x4->reg0,resubmit(,52)"
+    (tcp,) = (group for group in groups if "tcp_dst" in group)
+    assert sorted(bucket.split("actions=")[1] for bucket in tcp.split(",bucket=")[1:]) == [
+        to_node.format(1),
+        to_node.format(2),
+    ]
+    note = {"service.beta.kubernetes.io/aws-load-balancer-scheme": "internal"}
+    cluster = given(nodes=nodes, services=[balancer(DSR | note)], endpointslices=[local])
+    assert flows(cluster, Feature.LOAD_BALANCER) == ["table=28, priority=190,ip,nw_dst=192.0.2.1 actions=drop"]
+
+
+def test_a_node_puts_the_load_balancers_address_back() -> None:
+    """And keeps the client, whatever the traffic policy is; what comes from inside is not put back."""
+    local = make.endpoints("web", ["10.244.1.2"], ("web", "TCP", 8080))
+    local["endpoints"][0]["nodeName"] = "n1"
+    networks = {"podCIDR": "10.244.0.0/16", "nodeCIDR": "172.18.0.0/16"}
+    cluster = given(
+        nodes=[make.node()],
+        services=[balancer(DSR)],
+        endpointslices=[local],
+        clusters=[{"kind": "Cluster", "metadata": {"name": "t"}, "spec": networks}],
+    )
+    found = {f"table={int(f.table)}, {f.rule}" for scope in cluster.scopes("n1") for f in scope.flows.values()}
+    assert {
+        "table=8, priority=105,ip,in_port=1,nw_dst=10.244.1.1 actions=goto_table:10",
+        "table=10, priority=110,ip,nw_src=10.244.0.0/16 actions=goto_table:12",
+        "table=10, priority=110,ip,nw_src=172.18.0.0/16 actions=goto_table:12",
+        (
+            "table=10, priority=100,tcp,tp_dst=30080 "
+            "actions=set_field:192.0.2.1->ip_dst,set_field:80->tcp_dst,goto_table:12"
+        ),
+        (
+            "table=10, priority=100,udp,tp_dst=30053 "
+            "actions=set_field:192.0.2.1->ip_dst,set_field:53->udp_dst,goto_table:12"
+        ),
+        "table=28, priority=204,tcp,in_port=1,nw_dst=192.0.2.1,tp_dst=80 actions=drop",
+    } <= found
+    (to_endpoint,) = (text for text in found if "priority=206,tcp,in_port=1,nw_dst=192.0.2.1,tp_dst=80" in text)
+    assert "set_field:0x2/0x2->reg0" not in to_endpoint
+    (to_node_port,) = (text for text in found if text.startswith("table=30, priority=200,tcp,tp_dst=30080"))
+    assert "set_field:0x2/0x2->reg0" in to_node_port, "the node port itself goes by externalTrafficPolicy: Cluster"
+
+
 def test_egress_addresses() -> None:
     """A pod's own wish goes before its namespace's."""
     note = {"kmn.io/egress-address": "198.51.100.7"}

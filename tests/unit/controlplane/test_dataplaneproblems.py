@@ -23,3 +23,9 @@ async def test_an_event_when_it_begins() -> None:
         say(world, DROP)
         assert await world.until(lambda: world.events("NATPortsExhausted")) == ["Edge default: all ports are in use"]
         assert world.get(DATAPLANES, "default")["status"]["drops"] == [DROP]
+        world.client.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})
+        say(world, {**DROP, "kind": "Node", "name": "n1"})
+        assert await world.until(lambda: len(told := world.events("NATPortsExhausted")) > 1 and told) == [
+            "Edge default: all ports are in use",
+            "Node n1: all ports are in use",
+        ]

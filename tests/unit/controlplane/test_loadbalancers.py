@@ -129,6 +129,12 @@ async def test_what_is_not_emulated_is_named() -> None:
                 "the edge is in no zone, and uses targets of all zones alike"
             ],
         ),
+        ({}, "direct_return", False),
+        ({"kmn.io/lb-forwarding": "dsr"}, "direct_return", True),
+        ({"kmn.io/lb-forwarding": "nat"}, "direct_return", False),
+        ({"service.cilium.io/forwarding-mode": "dsr"}, "direct_return", True),
+        ({"service.cilium.io/forwarding-mode": "snat"}, "preserve_client", False),
+        ({"kmn.io/lb-forwarding": "l2"}, "problems", ["kmn.io/lb-forwarding: 'l2' should be nat or dsr"]),
         ({"kmn.io/lb-target": "node"}, "problems", ["kmn.io/lb-target: 'node' should be ip or instance"]),
     ],
 )  # fmt: skip
@@ -139,3 +145,20 @@ def test_annotations(annotations: dict[str, str], field: str, value: object) -> 
 
 def test_without_node_ports_packets_go_to_pods() -> None:
     assert read_load_balancer(service("a", allocateLoadBalancerNodePorts=False)).target == "ip"
+
+
+DIRECT = {"kmn.io/lb-forwarding": "dsr"}
+
+
+def test_direct_return_is_of_nodes_and_keeps_the_client() -> None:
+    ports = [{"port": 80, "nodePort": 30080}]
+    for unfit in (
+        read_load_balancer(service("a", DIRECT, allocateLoadBalancerNodePorts=False)),
+        read_load_balancer(service("a", DIRECT | {"kmn.io/lb-target": "ip"}, ports=ports)),
+    ):
+        assert (unfit.target, unfit.direct_return) == ("ip", False)
+        assert unfit.problems[0].startswith("direct server return needs node ports and targets of type instance")
+    proxied = {AWS + "target-group-attributes": "preserve_client_ip.enabled=false"}
+    wish = read_load_balancer(service("a", DIRECT | proxied, ports=ports))
+    assert (wish.direct_return, wish.preserve_client) == (True, True)
+    assert "its address is kept" in wish.problems[0]

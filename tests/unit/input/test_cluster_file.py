@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from kmn.cluster_file import ClusterFileError
-from kmn.cluster_spec import ClusterSpec, Link
+from kmn.cluster_spec import ClusterSpec, Link, MasqueradeSpec
 
 SCHEMA = json.loads((files("kmn") / "schemas" / "cluster.schema.json").read_text())
 
@@ -60,6 +60,7 @@ FULL: dict[str, Any] = {
     },
     "dns": {"upstreams": ["e2", "192.0.2.99"], "stubDomains": {"corp.test": ["e1"]}, "podRecords": "verified"},
     "probes": {"initialDelay": "0s"},
+    "masquerade": {"nonMasqueradeCIDRs": ["192.168.0.0/16"], "ports": "2000-2999"},
 }
 
 
@@ -91,13 +92,29 @@ def test_every_field() -> None:
     assert (spec.edge_router, spec.datapath, spec.node_pod_prefix, spec.initial_delay) == ("r2", "netdev", 26, 0.0)
 
 
-@pytest.mark.parametrize("spec", [None, FULL, {"internet": {"hosts": []}, "nodes": [{"count": 60}]}])
+@pytest.mark.parametrize(
+    "spec", [None, FULL, {"internet": {"hosts": []}, "nodes": [{"count": 60}]}, {"masquerade": True}]
+)
 def test_the_object_is_a_cluster_file_again(spec: dict[str, Any] | None) -> None:
     before = parsed(spec)
     obj = json.loads(json.dumps(before.to_object()))
     jsonschema.Draft202012Validator(SCHEMA).validate(obj)
     obj["metadata"].update(uid="1", resourceVersion="5")
     assert ClusterSpec.from_object(obj) == before
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (None, None),
+        (False, None),
+        (True, MasqueradeSpec()),
+        ({}, MasqueradeSpec()),
+        (FULL["masquerade"], MasqueradeSpec((IPv4Network("192.168.0.0/16"),), (2000, 2999))),
+    ],
+)
+def test_masquerade(written: Any, meant: MasqueradeSpec | None) -> None:
+    assert parsed({} if written is None else {"masquerade": written}).masquerade == meant
 
 
 def test_dns_servers_are_hosts_by_name_or_addresses() -> None:
@@ -136,6 +153,11 @@ def test_count_goes_on_with_the_numbers_and_skips_names_in_use() -> None:
         (
             {"internet": {"nat": {"addresses": ["198.51.100.7", "198.51.100.9"]}}},
             "spec.internet.nat.addresses[1]: 198.51.100.9 must follow 198.51.100.7: write 198.51.100.8",
+        ),
+        ({"masquerade": {"ports": "9-8"}}, "spec.masquerade.ports: 9-8 must be two ports from 1 to 65535"),
+        (
+            {"masquerade": {"nonMasqueradeCIDRs": ["10.0.0.1/8"]}},
+            "spec.masquerade.nonMasqueradeCIDRs[0]: 10.0.0.1/8 has host bits set: write 10.0.0.0/8",
         ),
         ({"internet": {"loadBalancers": "192.0.2.0/31"}}, "spec.internet.loadBalancers: 192.0.2.0/31 must have"),
         ({"internet": {"cidr": "192.0.2.0/24"}}, "overlaps spec.internet.loadBalancers 192.0.2.0/24"),
