@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-NAMES = ("bringup", "throughput", "services", "failover", "memory", "dns")
+NAMES = ("bringup", "throughput", "paths", "services", "failover", "connections", "memory", "dns")
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from benchmarks.report import Row, show
 from kmn import Cluster
 from kmn.naming import CLUSTER_VARIABLE
 
-__all__ = ["main"]
+__all__ = ["Memory", "main"]
 
 _SWITCH = ("ovs-vswitchd", "ovsdb-server")
 _MODULES = {
@@ -36,14 +36,14 @@ def main(*, quick: bool = False, json_file: Path | None = None) -> None:
     name = f"mem{os.getpid()}"
     with Cluster(workload.cluster(name, nodes)) as cluster:
         cluster.wait_ready(120)
-        empty = _Memory.of(name)
+        empty = Memory.of(name)
         cluster.apply(workload.deployment("web", pods), workload.service("web", "web"))
         cluster.wait_ready(300)
-        full = _Memory.of(name)
+        full = Memory.of(name)
     show(f"Memory, {pods:,} pods on {nodes} nodes", _rows(empty, full, nodes, pods), json_file=json_file)
 
 
-def _rows(empty: _Memory, full: _Memory, nodes: int, pods: int) -> list[Row]:
+def _rows(empty: Memory, full: Memory, nodes: int, pods: int) -> list[Row]:
     each = f"node with {pods // nodes} pods"
     rows = [
         Row("node without pods", _switch(empty.pss, nodes), "MB"),
@@ -69,7 +69,7 @@ def _switch(memory: dict[str, int], nodes: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Memory:
+class Memory:
     """Kilobytes by program, and of the kernel."""
 
     pss: dict[str, int]
@@ -77,7 +77,7 @@ class _Memory:
     kernel: dict[str, int]
 
     @classmethod
-    def of(cls, cluster: str) -> _Memory:
+    def of(cls, cluster: str) -> Memory:
         pss: dict[str, int] = defaultdict(int)
         rss: dict[str, int] = defaultdict(int)
         mark = f"{CLUSTER_VARIABLE}={cluster}".encode()

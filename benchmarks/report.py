@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Row", "show"]
+__all__ = ["Row", "number", "show"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,16 @@ def show(title: str, rows: list[Row], *, json_file: Path | None = None) -> None:
     table.add_column("wanted")
     for row in rows:
         ratio = f"{row.ratio:.2f} x" if row.ratio is not None else ""
-        table.add_row(row.what, f"{row.value:,.3g} {row.unit}", ratio, row.against, row.wanted)
+        table.add_row(row.what, f"{number(row.value)} {row.unit}", ratio, row.against, row.wanted)
     Console(width=130).print(table)
     if json_file is not None:
         with json_file.open("a") as out:
             out.write(json.dumps({"title": title, "rows": [asdict(row) for row in rows]}) + "\n")
+
+
+def number(value: float) -> str:
+    """Three digits that count, without an exponent: ``0.123``, ``12.3``, ``12,300``."""
+    return f"{value:,.3g}" if abs(value) < 1000 else f"{float(f'{value:.3g}'):,.0f}"
 
 
 def _machine() -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from operator import truediv
 from pathlib import Path
 
 from benchmarks import workload
 from benchmarks.iperf import tcp_gbps
 from benchmarks.peers import bridges, stock_mininet
 from benchmarks.report import Row, show
+from benchmarks.rounds import in_turn, paired_ratio
 from kmn import Cluster
 from kmn.k8s.dataplane import NETNS
 from kmn.k8s.objects import annotations
@@ -28,7 +28,7 @@ _PORT = 5201
 def main(*, quick: bool = False, json_file: Path | None = None) -> None:
     seconds, rounds = (2, 1) if quick else (2, 11)
     with Cluster(workload.cluster("bench", 2)) as cluster:
-        cluster.apply(_pod("client", "n1"), _pod("near", "n1"), _pod("far", "n2"))
+        cluster.apply(*[workload.place(*each) for each in (("client", "n1"), ("near", "n1"), ("far", "n2"))])
         cluster.apply(_service("near"), _service("far"))
         cluster.wait_ready()
         pods = {name: cluster.client.get(PODS, "default", name) for name in ("client", "near", "far")}
@@ -48,10 +48,7 @@ def main(*, quick: bool = False, json_file: Path | None = None) -> None:
             "Linux bridge": lambda: bridges.linux_bridge(seconds),
             "stock Mininet, userspace switch": lambda: stock_mininet.run("throughput", seconds)["gbps"],
         }
-        samples: dict[str, list[float]] = {name: [] for name in paths}
-        for _ in range(rounds):
-            for name, measure in paths.items():
-                samples[name].append(measure())
+        samples = in_turn(paths, rounds)
     show(f"TCP throughput, one connection, median of {rounds} x {seconds} s", _rows(samples), json_file=json_file)
 
 
@@ -59,7 +56,7 @@ def _rows(samples: dict[str, list[float]]) -> list[Row]:
     """``samples``: Gbit/s of each path, by round."""
 
     def row(name: str, against: str = "", wanted: str = "", shown: str = "") -> Row:
-        ratio = statistics.median(map(truediv, samples[name], samples[against])) if against else None
+        ratio = paired_ratio(samples[name], samples[against]) if against else None
         return Row(name, statistics.median(samples[name]), "Gbit/s", shown or against, ratio, wanted)
 
     compared = {
@@ -73,21 +70,6 @@ def _rows(samples: dict[str, list[float]]) -> list[Row]:
         row("kmn, same node", "stock Mininet, userspace switch", "≥ 5", "stock Mininet"),
         row("kmn, same node", "Linux bridge"),
     ]
-
-
-def _pod(name: str, node: str) -> dict[str, object]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        # Nothing emulated listens in these pods: the ports are iperf3's.
-        "metadata": {
-            "name": name,
-            "namespace": "default",
-            "labels": {"app": name},
-            "annotations": {"kmn.io/program": "none"},
-        },
-        "spec": {"nodeName": node, "containers": [{"name": "iperf", "image": "iperf3"}]},
-    }
 
 
 def _service(app: str) -> dict[str, object]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["cluster", "deployment", "selectorless_service", "service", "slice_of"]
+__all__ = ["cluster", "deployment", "place", "selectorless_service", "service", "slice_of"]
 
 
-def cluster(name: str, nodes: int) -> dict[str, Any]:
-    """A cluster of ``nodes`` alike nodes and nothing outside."""
+def cluster(name: str, nodes: int, internet: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A cluster of ``nodes`` alike nodes, and outside ``internet`` of the cluster file: nothing by default."""
     return {
         "apiVersion": "kmn.io/v1",
         "kind": "Cluster",
         "metadata": {"name": name},
-        "spec": {"nodes": [{"count": nodes}], "internet": {"hosts": []}},
+        "spec": {"nodes": [{"count": nodes}], "internet": {"hosts": []} if internet is None else internet},
     }
 
 
@@ -34,6 +34,21 @@ def deployment(name: str, replicas: int, port: int = 80) -> dict[str, Any]:
     }
 
 
+def place(name: str, node: str) -> dict[str, Any]:
+    """A pod on a node, labelled with its name, in which nothing runs: the measurement brings its own programs."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "labels": {"app": name},
+            "annotations": {"kmn.io/program": "none"},
+        },
+        "spec": {"nodeName": node, "containers": [{"name": "place", "image": "place"}]},
+    }
+
+
 def service(name: str, app: str, port: int = 80) -> dict[str, Any]:
     """A ClusterIP Service in front of the pods labelled ``app``."""
     return {
@@ -44,18 +59,18 @@ def service(name: str, app: str, port: int = 80) -> dict[str, Any]:
     }
 
 
-def selectorless_service(name: str) -> dict[str, Any]:
+def selectorless_service(name: str, port: int = 80) -> dict[str, Any]:
     """A ClusterIP Service whose endpoints are given by hand."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name, "namespace": "default"},
-        "spec": {"ports": [{"port": 80}]},
+        "spec": {"ports": [{"port": port}]},
     }
 
 
-def slice_of(service_name: str, addresses: list[str]) -> dict[str, Any]:
-    """An EndpointSlice of these addresses, port 80."""
+def slice_of(service_name: str, addresses: list[str], port: int = 80) -> dict[str, Any]:
+    """An EndpointSlice of these addresses."""
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -66,5 +81,5 @@ def slice_of(service_name: str, addresses: list[str]) -> dict[str, Any]:
         },
         "addressType": "IPv4",
         "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],
-        "ports": [{"name": "", "port": 80, "protocol": "TCP"}],
+        "ports": [{"name": "", "port": port, "protocol": "TCP"}],
     }
