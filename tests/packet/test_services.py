@@ -374,11 +374,12 @@ def test_a_masqueraded_connection_gets_the_port_of_one_that_its_server_remembers
     monkeypatch.setattr("controller.features.node.MASQUERADE_PORTS", (40_000, 40_000))
     with made_net() as net, served(net) as serve:
         serve(["w2"], type="LoadBalancer")
-        for _ in range(5):
-            for client in ("x", "y"):
+        for port in ports_of_their_own(5):
+            for client in (net.places["x"], net.places["y"]):
                 begin = time.monotonic()
-                assert answers(net, client, BALANCER, 80, 1) == {"w2": net.n1.address}
+                assert client.tcp(BALANCER, 80, port) == ("w2", net.n1.address)
                 assert time.monotonic() - begin < 0.9, "a packet had to be sent again"
+                wait_for(lambda c=client, p=port: not sockets(c, p), "the connection is not closed")  # type: ignore[misc]
                 net.n1.bridge.appctl("dpctl/flush-conntrack")
 
 
