@@ -1,0 +1,221 @@
+"""What policies say, typed: NetworkPolicy (networking.k8s.io/v1) read into tiers of rules.
+
+Rules of every kind of policy have one form here. A NetworkPolicy isolates the pods that it selects: what no rule of any
+such policy allows is denied. Policies of the administrator's tiers (before and after NetworkPolicies) have an order
+instead, and rules that deny or pass on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from typing import Any, TypeAlias
+
+from kmn.k8s.objects import Key, Object, annotation, describe, key_of
+from kmn.k8s.selectors import EVERYTHING, LabelSelector, selector_of_object
+
+__all__ = [
+    "STAGED",
+    "Action",
+    "Block",
+    "Direction",
+    "NamedPort",
+    "Network",
+    "Peer",
+    "Policy",
+    "PodPeer",
+    "PortRange",
+    "Rule",
+    "Tier",
+    "network_policy",
+]
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+# Annotation of policies: "true" makes it a dry run. Its verdicts are counted and logged, packets pass.
+STAGED = "kmn.io/staged"
+
+
+class Direction(Enum):
+    """Which of a connection's two ends a rule is about."""
+
+    INGRESS = "Ingress"
+    EGRESS = "Egress"
+
+
+class Action(Enum):
+    """What a rule does with a connection that it matches. PASS: later tiers decide."""
+
+    ALLOW = "Allow"
+    DENY = "Deny"
+    PASS = "Pass"
+
+
+class Tier(IntEnum):
+    """In which order policies are asked."""
+
+    ADMIN = 0
+    NETWORK_POLICY = 1
+    BASELINE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PodPeer:
+    """Pods by labels: of one namespace, or of all namespaces with certain labels."""
+
+    namespace: str | None  # a name; None: ``namespaces`` says which
+    namespaces: LabelSelector
+    pods: LabelSelector
+
+    def __str__(self) -> str:
+        pods = f"pods {self.pods}" if self.pods.requirements else "all pods"
+        if self.namespace is not None:
+            return f"{pods} of namespace {self.namespace}"
+        namespaces = f"namespaces {self.namespaces}" if self.namespaces.requirements else "all namespaces"
+        return f"{pods} of {namespaces}"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Addresses of a network, without those of others. IPv4-mapped and host bits are as written: the network counts."""
+
+    network: Network
+    excepts: tuple[Network, ...] = ()
+
+    def networks(self) -> tuple[Network, ...]:
+        """Disjoint networks that together are the block."""
+        left = [self.network]
+        for hole in self.excepts:
+            left = [part for whole in left for part in _without(whole, hole)]
+        return tuple(collapse_addresses(left))  # type: ignore[type-var]
+
+    def __str__(self) -> str:
+        return f"{self.network}" + (f" except {', '.join(map(str, self.excepts))}" if self.excepts else "")
+
+
+def _without(whole: Network, hole: Network) -> list[Network]:
+    if whole.version != hole.version or not whole.overlaps(hole):
+        return [whole]
+    if whole.subnet_of(hole):  # type: ignore[arg-type]
+        return []
+    return list(whole.address_exclude(hole))  # type: ignore[arg-type]
+
+
+Peer: TypeAlias = PodPeer | Block
+
+
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    """Destination ports of a protocol, ``first`` to ``last``; ``ANY`` bounds: the whole protocol."""
+
+    protocol: str  # TCP, UDP, SCTP
+    first: int = 0
+    last: int = 65535
+
+    def __str__(self) -> str:
+        if (self.first, self.last) == (0, 65535):
+            return self.protocol
+        ports = f"{self.first}-{self.last}" if self.last != self.first else f"{self.first}"
+        return f"{ports}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPort:
+    """The port that the destination pod calls so, for a protocol ("" for whichever the pod's port has)."""
+
+    protocol: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.protocol}" if self.protocol else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. ``peers`` and ``ports``: any of them must match; None: all do."""
+
+    name: str  # as messages call it: "ingress[0]", or the name that its author gave
+    action: Action = Action.ALLOW
+    peers: tuple[Peer, ...] | None = None
+    ports: tuple[PortRange | NamedPort, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One policy. A direction whose rules are None is none of its business; () has no rule that matches."""
+
+    kind: str
+    key: Key
+    tier: Tier
+    priority: int  # within the tier, low first
+    subject: PodPeer
+    ingress: tuple[Rule, ...] | None
+    egress: tuple[Rule, ...] | None
+    staged: bool = False
+
+    def rules(self, direction: Direction) -> tuple[Rule, ...] | None:
+        return self.ingress if direction is Direction.INGRESS else self.egress
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}"
+
+
+def network_policy(obj: Object) -> Policy:
+    """A NetworkPolicy that the API server has taken. Raises ValueError, naming object and field, on what it would not.
+
+    Defaults are those of NetworkPolicySpec: without ``policyTypes`` always Ingress, and Egress where there are egress
+    rules.
+    """
+    key, spec = key_of(obj), obj.get("spec") or {}
+    types = spec.get("policyTypes") or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
+    try:
+        rules = {
+            direction: _rules(key.namespace, spec, direction) if direction.value in types else None
+            for direction in Direction
+        }
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{describe(obj)}: spec: {error}") from error
+    return Policy(
+        "NetworkPolicy",
+        key,
+        Tier.NETWORK_POLICY,
+        0,
+        PodPeer(key.namespace, EVERYTHING, selector_of_object(spec.get("podSelector") or {})),
+        rules[Direction.INGRESS],
+        rules[Direction.EGRESS],
+        annotation(obj, STAGED) == "true",
+    )
+
+
+def _rules(namespace: str, spec: dict[str, Any], direction: Direction) -> tuple[Rule, ...]:
+    field, peers_field = ("ingress", "from") if direction is Direction.INGRESS else ("egress", "to")
+    return tuple(
+        Rule(
+            f"{field}[{number}]",
+            peers=tuple(_peer(namespace, peer) for peer in rule.get(peers_field) or ()) or None,
+            ports=tuple(_port(port) for port in rule.get("ports") or ()) or None,
+        )
+        for number, rule in enumerate(each or {} for each in spec.get(field) or ())
+    )
+
+
+def _peer(namespace: str, peer: dict[str, Any]) -> Peer:
+    block = peer.get("ipBlock")
+    if block is not None:
+        excepts = tuple(ip_network(text, strict=False) for text in block.get("except") or ())
+        return Block(ip_network(block["cidr"], strict=False), excepts)
+    namespaces, pods = peer.get("namespaceSelector"), peer.get("podSelector")
+    selected = selector_of_object(pods) if pods is not None else EVERYTHING
+    if namespaces is None:
+        return PodPeer(namespace, EVERYTHING, selected)
+    return PodPeer(None, selector_of_object(namespaces), selected)
+
+
+def _port(port: dict[str, Any]) -> PortRange | NamedPort:
+    protocol, number = port.get("protocol") or "TCP", port.get("port")
+    if number is None:
+        return PortRange(protocol)
+    if isinstance(number, str):
+        return NamedPort(protocol, number)
+    return PortRange(protocol, number, port.get("endPort") or number)

@@ -1,0 +1,244 @@
+"""May this connection be, and who decided? Answers from the objects alone, without a packet.
+
+Both ends have a say: egress policies of the source, ingress policies of the destination. Administrators' policies are
+asked first, in order; then the NetworkPolicies that select the pod, whose rules are united; where none selects it, the
+baseline. (Semantics: the API documentation of NetworkPolicySpec and of AdminNetworkPolicy.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+
+from kmn.k8s.objects import Key
+from kmn.policy.model import Action, Block, Direction, NamedPort, Network, Policy, Rule, Tier
+from kmn.policy.selection import Address, Group, Member, Selection
+
+__all__ = ["Decision", "End", "Judge", "Match", "Miss", "Verdict", "contains"]
+
+# One end of a connection: a pod, or an address that is no pod's.
+End: TypeAlias = Member | Address
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A rule that matches a connection."""
+
+    policy: Policy
+    rule: Rule
+
+    def __str__(self) -> str:
+        return f"{self.policy} {self.rule.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A rule that would have to allow a connection, and does not match it: for whom and what it is instead."""
+
+    policy: Policy
+    rule: Rule
+    peers: bool  # does the other end match?
+    ports: bool
+
+    def __str__(self) -> str:
+        wanted = []
+        if not self.peers:
+            side = "from" if self.rule.name.startswith("ingress") else "to"
+            wanted.append(f"{side} {' or '.join(map(str, self.rule.peers or ()))}")
+        if not self.ports:
+            wanted.append(f"to ports {', '.join(map(str, self.rule.ports or ()))}")
+        return f"{self.policy} {self.rule.name}: only {' and '.join(wanted)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one end's policies say of a connection.
+
+    ``by``: the rules that decided, all that allow it or the one that denies it; empty where no policy concerns the pod,
+    or where it is denied for want of a rule: then ``isolating`` are the policies that would have had to allow it.
+    """
+
+    direction: Direction
+    allowed: bool
+    by: tuple[Match, ...] = ()
+    isolating: tuple[Policy, ...] = ()
+    misses: tuple[Miss, ...] = ()  # rules of the isolating policies, where none allows it
+
+    @property
+    def reason(self) -> str:
+        """In words: which policy and rule, or of which policies it is the default."""
+        if self.by:
+            return ", ".join(map(str, self.by))
+        if self.isolating:
+            names = ", ".join(str(policy.key) for policy in self.isolating)
+            return f"default deny of {'policy' if len(self.isolating) == 1 else 'policies'} {names}"
+        return "no policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What both ends say."""
+
+    egress: Decision
+    ingress: Decision
+
+    @property
+    def allowed(self) -> bool:
+        return self.egress.allowed and self.ingress.allowed
+
+
+@dataclass(eq=False, slots=True)
+class _Rule:
+    """A rule with the groups of its peers."""
+
+    rule: Rule
+    groups: tuple[Group, ...]
+    blocks: tuple[Block, ...]
+
+
+@dataclass(eq=False, slots=True)
+class _Policy:
+    policy: Policy
+    subject: Group
+    rules: dict[Direction, tuple[_Rule, ...]]
+
+
+class Judge:
+    """Policies over a :class:`Selection`, asked about single connections. Both may change in between."""
+
+    def __init__(self, selection: Selection, policies: Iterable[Policy] = ()) -> None:
+        self.selection = selection
+        self._policies: dict[tuple[str, Key], _Policy] = {}
+        for policy in policies:
+            self.set_policy(policy)
+
+    @property
+    def policies(self) -> Iterator[Policy]:
+        return (each.policy for each in self._policies.values())
+
+    def set_policy(self, policy: Policy) -> None:
+        """A policy came, or changed."""
+        self.remove_policy(policy.kind, policy.key)
+        self._policies[policy.kind, policy.key] = _Policy(
+            policy,
+            self.selection.use(policy.subject),
+            {
+                direction: tuple(self._rule(rule) for rule in rules)
+                for direction in Direction
+                if (rules := policy.rules(direction)) is not None
+            },
+        )
+
+    def remove_policy(self, kind: str, key: Key) -> None:
+        """A policy is gone, if it was there."""
+        old = self._policies.pop((kind, key), None)
+        if old is not None:
+            self.selection.release(old.subject)
+            for rules in old.rules.values():
+                for each in rules:
+                    for group in each.groups:
+                        self.selection.release(group)
+
+    def _rule(self, rule: Rule) -> _Rule:
+        peers = rule.peers or ()
+        return _Rule(
+            rule,
+            tuple(self.selection.use(peer) for peer in peers if not isinstance(peer, Block)),
+            tuple(peer for peer in peers if isinstance(peer, Block)),
+        )
+
+    def judge(self, source: End, destination: End, protocol: str, port: int) -> Verdict:
+        """A new connection (or datagram) to a port of the destination, as the destination's pod has it."""
+        if isinstance(source, Member) and isinstance(destination, Member) and source.key == destination.key:
+            # No policy cuts a pod off from itself.
+            return Verdict(Decision(Direction.EGRESS, True), Decision(Direction.INGRESS, True))
+        return Verdict(
+            self._decide(Direction.EGRESS, source, destination, destination, protocol, port),
+            self._decide(Direction.INGRESS, destination, source, destination, protocol, port),
+        )
+
+    def _decide(
+        self, direction: Direction, pod: End, other: End, destination: End, protocol: str, port: int
+    ) -> Decision:
+        if not isinstance(pod, Member):
+            return Decision(direction, True)
+        mine = [
+            each
+            for each in self._policies.values()
+            if direction in each.rules and pod.key in each.subject.members and not each.policy.staged
+        ]
+        ordered = sorted((each for each in mine if each.policy.tier is not Tier.NETWORK_POLICY), key=_order)
+        matches = {
+            id(each): [
+                Match(each.policy, rule.rule)
+                for rule in each.rules[direction]
+                if _peers_match(rule, other) and _ports_match(rule.rule, destination, protocol, port)
+            ]
+            for each in mine
+        }
+        for each in ordered:
+            if each.policy.tier is Tier.ADMIN and matches[id(each)]:
+                first = matches[id(each)][0]
+                if first.rule.action is Action.PASS:
+                    break
+                return Decision(direction, first.rule.action is Action.ALLOW, (first,))
+        isolating = [each for each in mine if each.policy.tier is Tier.NETWORK_POLICY]
+        if isolating:
+            allowing = tuple(match for each in isolating for match in matches[id(each)])
+            policies = tuple(each.policy for each in isolating)
+            if allowing:
+                return Decision(direction, True, allowing, policies)
+            misses = tuple(
+                Miss(
+                    each.policy,
+                    rule.rule,
+                    _peers_match(rule, other),
+                    _ports_match(rule.rule, destination, protocol, port),
+                )
+                for each in isolating
+                for rule in each.rules[direction]
+            )
+            return Decision(direction, False, (), policies, misses)
+        for each in ordered:
+            if each.policy.tier is Tier.BASELINE and matches[id(each)]:
+                first = matches[id(each)][0]
+                return Decision(direction, first.rule.action is Action.ALLOW, (first,))
+        return Decision(direction, True)
+
+
+def _order(each: _Policy) -> tuple[int, int, Key]:
+    return each.policy.tier, each.policy.priority, each.policy.key
+
+
+def _peers_match(rule: _Rule, other: End) -> bool:
+    if rule.rule.peers is None:
+        return True
+    if isinstance(other, Member):
+        if any(other.key in group.members for group in rule.groups):
+            return True
+        return any(contains(block, address) for block in rule.blocks for address in other.addresses)
+    return any(contains(block, other) for block in rule.blocks)
+
+
+@lru_cache(maxsize=65536)
+def _in(network: Network, address: Address) -> bool:
+    return address in network
+
+
+def contains(block: Block, address: Address) -> bool:
+    """Whether an address is of a block."""
+    return _in(block.network, address) and not any(_in(hole, address) for hole in block.excepts)
+
+
+def _ports_match(rule: Rule, destination: End, protocol: str, port: int) -> bool:
+    if rule.ports is None:
+        return True
+    for each in rule.ports:
+        if isinstance(each, NamedPort):
+            if isinstance(destination, Member) and (protocol, port) in destination.number_of(each.name, each.protocol):
+                return True
+        elif each.protocol == protocol and each.first <= port <= each.last:
+            return True
+    return False
