@@ -195,6 +195,25 @@ def ovs(
     raise typer.Exit(run(node, command, name))
 
 
+policy = typer.Typer(help="What NetworkPolicies allow and deny.", no_args_is_help=True)
+app.add_typer(policy, name="policy")
+
+
+@policy.command("explain")
+def policy_explain(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="Pod, TYPE/NAME, host/NAME, or an address.")],
+    destination: Annotated[str, typer.Argument(metavar="TO", help="The same.")],
+    port: Annotated[str, typer.Argument(metavar="PORT[/PROTOCOL]", help="Of the pod: behind a Service, its target.")],
+    namespace: NamespaceOption = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml.")] = "text",
+    name: NameOption = None,
+) -> None:
+    """Which policies and rules allow a connection, and what is missing where none does. No packet is sent."""
+    from kmn.cli.policy import explain
+
+    raise typer.Exit(explain(source, destination, port, namespace or "default", name, output))
+
+
 @app.command()
 def demo(
     manifests: Annotated[

@@ -1,0 +1,102 @@
+"""``kmn policy``: what NetworkPolicies say of a connection, from the objects alone."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+from kmn.cli.output import dump
+from kmn.cluster import Cluster
+from kmn.errors import UserError
+from kmn.k8s.client import Client
+from kmn.k8s.objects import key_of, labels, name_of
+from kmn.k8s.resources import NAMESPACES, NETWORKPOLICIES, PODS
+from kmn.machine import find
+from kmn.policy.model import Direction, network_policy
+from kmn.policy.selection import Member, Selection, member_of
+from kmn.policy.verdicts import Decision, End, Judge, Verdict
+
+__all__ = ["explain"]
+
+_FORMS = ("text", "json", "yaml")
+_PROTOCOLS = ("TCP", "UDP", "SCTP")
+
+
+def explain(source: str, destination: str, port: str, namespace: str, cluster: str | None, form: str) -> int:
+    """Print who allows or denies a connection; 0 when it is allowed, 1 when it is not."""
+    if form not in _FORMS:
+        raise UserError(f"-o {form}: not known", ", ".join(_FORMS))
+    number, protocol = _port(port)
+    with Cluster.attach(cluster) as running:
+        judge = _judge(running.client)
+        client, node = _end(running, judge.selection, source, namespace)
+        server, _ = _end(running, judge.selection, destination, namespace)
+    verdict = judge.judge(client, server, protocol, number)
+    if node and isinstance(server, Member) and server.node == node:
+        # A node reaches its own pods whatever policies say: its kubelet probes them.
+        verdict = Verdict(verdict.egress, Decision(Direction.INGRESS, True))
+    shown = {
+        "source": f"node {node}" if node else _name(client),
+        "destination": _name(server),
+        "port": number,
+        "protocol": protocol,
+        "allowed": verdict.allowed,
+        "egress": _decision(verdict.egress),
+        "ingress": _decision(verdict.ingress),
+    }
+    if form == "text":
+        _print(shown)
+    else:
+        dump(shown, form)
+    return 0 if verdict.allowed else 1
+
+
+def _judge(client: Client) -> Judge:
+    """All policies over all pods, as they are now."""
+    selection = Selection()
+    for namespace in client.list(NAMESPACES).items:
+        selection.set_namespace(name_of(namespace), labels(namespace))
+    for pod in client.list(PODS).items:
+        selection.set_member(key_of(pod), member_of(pod))
+    return Judge(selection, map(network_policy, client.list(NETWORKPOLICIES).items))
+
+
+def _port(text: str) -> tuple[int, str]:
+    number, _, protocol = text.partition("/")
+    protocol = protocol.upper() or "TCP"
+    if not number.isdigit() or not 0 < int(number) < 65536 or protocol not in _PROTOCOLS:
+        raise UserError(f"port {text}: not understood", "a number, or NUMBER/PROTOCOL with TCP, UDP or SCTP")
+    return int(number), protocol
+
+
+def _end(running: Cluster, selection: Selection, text: str, namespace: str) -> tuple[End, str]:
+    """A pod, as policies know it; the address of whatever else has one, and of a node its name."""
+    node = ""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        machine = find(running.client, running.name, text, namespace)
+        address = ip_address(machine.ip)
+        node = machine.name if machine.kind == "node" else ""
+    return next((member for member in selection.members.values() if address in member.addresses), address), node
+
+
+def _name(end: End) -> str:
+    return f"pod {end.key}" if isinstance(end, Member) else str(end)
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    shown: dict[str, Any] = {"allowed": decision.allowed, "reason": decision.reason}
+    if decision.misses:
+        shown["rules"] = list(map(str, decision.misses))
+    return shown
+
+
+def _print(shown: dict[str, Any]) -> None:
+    verdict = "allowed" if shown["allowed"] else "denied"
+    print(f"{shown['source']} -> {shown['destination']}, {shown['port']}/{shown['protocol']}: {verdict}")
+    for direction, of in (("egress", shown["source"]), ("ingress", shown["destination"])):
+        decision = shown[direction]
+        print(f"  {direction} of {of}: {'allowed' if decision['allowed'] else 'denied'}: {decision['reason']}")
+        for rule in decision.get("rules", ()):
+            print(f"    {rule}")
