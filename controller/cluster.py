@@ -20,6 +20,7 @@ from controller.features.edge import edge_flows
 from controller.features.masquerade import exempt_flows, masquerade_flows
 from controller.features.node import node_flows
 from controller.features.pod import pod_flows
+from controller.features.policy import rules_of
 from controller.features.service import (
     CLUSTER,
     LOCAL,
@@ -39,6 +40,8 @@ from controller.openflow.wire import CtFlush, Unlearn, flow_add, flow_delete, gr
 from controller.outside import Outside
 from controller.parsing import Malformed
 from controller.pipeline import Feature
+from controller.podsets import Place
+from controller.policies import Policies
 from controller.service_views import ServiceView, SliceView, pod_weight, service_view, slice_view
 from controller.snapshot import Snapshot
 from controller.views import (
@@ -51,8 +54,9 @@ from controller.views import (
     edge_view,
     node_view,
     pod_view,
+    policy_view,
 )
-from kmn.k8s.objects import Key, Object, key_of
+from kmn.k8s.objects import Key, Object, key_of, labels
 
 __all__ = ["Bridge", "Cluster"]
 
@@ -69,7 +73,8 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "edges": edge_view,
     "clusters": cluster_view,
     "weights": pod_weight,
-    "namespaces": lambda obj: None,  # for controller.outside only
+    "namespaces": lambda obj: None,  # for controller.outside and controller.policies only
+    "networkpolicies": policy_view,
 }
 
 
@@ -95,6 +100,7 @@ class Cluster:
         self._groups = GroupNumbers()
         self._stale: list[CtFlush | Unlearn] = []
         self.outside = Outside()
+        self.policies = Policies(lambda node: self._bridges.setdefault(node, Scope()))
         self.stale_outside: list[CtFlush] = []  # connections for the edges to forget
         self.common.contribute(("Pipeline", "", ""), connectivity())
 
@@ -134,6 +140,9 @@ class Cluster:
         names += [f"Edge/{edge}/nat" for edge in views["edges"]]
         names += [f"Node/{node}/nat" for node in views["nodes"]]
         names += [f"Edge/{edge.name}/{host.name}" for edge in views["edges"].values() for host in edge.hosts]
+        names += [name for pod in views["pods"] for name in (f"Pod/{pod} Ingress", f"Pod/{pod} Egress")]
+        names += ["NetworkPolicies"]
+        names += [name for policy in views["networkpolicies"].values() for name in rules_of(policy)]
         return feature, [name for name in names if object_hash(name) == object_of(cookie)]
 
     # What happens.
@@ -144,9 +153,9 @@ class Cluster:
         self.outside.replace(resource, items)
         present = {key_of(item) for item in items}
         for kind in _views_of(resource):
-            for key in [*self._known.views[kind], *(key for what, key in self.malformed if what == kind)]:
-                if key not in present:
-                    self._forget(kind, key)
+            malformed = [key for what, key in self.malformed if what == kind]
+            for key in {*self._known.views[kind], *malformed, *self.policies.known(kind)} - present:
+                self._forget(kind, key)
         for item in items:
             self.apply(resource, "MODIFIED", item)
 
@@ -163,6 +172,7 @@ class Cluster:
     def _forget(self, resource: str, key: Key) -> None:
         self.malformed.pop((resource, key), None)
         self._set(resource, key, None)
+        self._tell_policies(resource, key, None)
 
     def _look(self, resource: str, key: Key, obj: Object) -> None:
         try:
@@ -172,9 +182,20 @@ class Cluster:
                 LOG.error("%s; ignored until it is corrected", error)
             self.malformed[resource, key] = str(error)
             view = None
+            self._tell_policies(resource, key, None)
         else:
             self.malformed.pop((resource, key), None)
+            self._tell_policies(resource, key, obj, view)
         self._set(resource, key, view)
+
+    def _tell_policies(self, resource: str, key: Key, obj: Object | None, view: Any = None) -> None:
+        match resource:
+            case "pods":
+                self.policies.put_pod(key, obj, Place(view.node, view.ofport) if view is not None else None)
+            case "namespaces":
+                self.policies.put_namespace(key.name, labels(obj) if obj is not None else None)
+            case "networkpolicies":
+                self.policies.put_policy(key, view)
 
     def _set(self, resource: str, key: Key, view: Any) -> None:
         if not self._known.put(resource, key, view):
@@ -205,6 +226,7 @@ class Cluster:
         """Bring the scopes up to date; answers with what switches must forget once that is in force."""
         for resource, key in self._known.take_changed():
             _COMPUTE[resource](self, key)
+        self.policies.compute()
         self.stale_outside = self.outside.compute(
             self._known.views["edges"], self._bridges, masquerade=self.masquerade is not None
         )
@@ -306,6 +328,7 @@ class Cluster:
             all_of = [scope.everything() for scope in scopes]
             return Changes(sum((each.groups for each in all_of), ()), sum((each.flows for each in all_of), ()))
         groups, flows = [], []
+        tables = set()
         valid = frozenset[int]().union(*self._learned.values())
         gone_flows = {key: cookie for key, cookie in installed.flows.items() if cookie not in valid}
         gone_groups = dict(installed.groups)
@@ -319,11 +342,13 @@ class Cluster:
             for key, flow in scope.flows.items():
                 if gone_flows.pop(key, None) != flow.cookie:
                     flows.append(flow_add(flow))
+                    tables.add(key[0])
         return Changes(
             tuple(groups),
             tuple(flows),
             tuple([flow_delete(*key) for key in gone_flows]),
             tuple([group_delete(number) for number in gone_groups]),
+            frozenset(tables | {key[0] for key in gone_flows}),
         )
 
 
@@ -332,6 +357,7 @@ _COMPUTE: Mapping[str, Callable[[Cluster, Key], None]] = {
     "pods": Cluster._compute_pod,
     "services": Cluster._compute_service,
     "edges": Cluster._compute_edge,
+    "networkpolicies": lambda cluster, key: None,  # computed by controller.policies
     "clusters": Cluster._compute_cluster,
     "weights": Cluster._compute_weight,
 }

@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from controller import app
+from controller import app, megaflows
 from controller.cluster import Bridge
 from controller.listener import Listeners
 from controller.report import Reporter
@@ -33,7 +33,8 @@ _FOLLOWED = (
     resources.SERVICES,
     resources.ENDPOINTSLICES,
     resources.EDGES,
-    resources.NAMESPACES,  # for egress addresses
+    resources.NAMESPACES,  # for policies and egress addresses
+    resources.NETWORKPOLICIES,
     resources.CLUSTERS,  # for the network of virtual addresses
 )
 # Threads hand over to each other several times per change; the default interval (5 ms) is longer than a change takes.
@@ -52,6 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         [resource.plural for resource in _FOLLOWED],
         reporter.submit,
         lambda bridges: listeners.want(_namespaces(bridges)),
+        purge=lambda bridge: megaflows.purge(options.switches / bridge),
     )
     app.start(synchronizer)
     listeners = Listeners(app.serve, synchronizer.listening)
@@ -67,6 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kmn-controller", description="Programs the bridges of a kmn cluster.")
     parser.add_argument("--kubeconfig", required=True, type=Path, help="how to reach the cluster's API server")
+    parser.add_argument("--switches", required=True, type=Path, help="folder of the bridges' run directories, by name")
     parser.add_argument("--log-file", type=Path, help="write the log there rather than to standard error")
     parser.add_argument("--verbose", action="store_true", help="log what is sent to the bridges")
     return parser.parse_args(arguments)

@@ -18,10 +18,12 @@ __all__ = [
     "AFTER_SERVICE",
     "ALLOWED",
     "CLEAR_MASQUERADE",
+    "EGRESS_RULE",
     "ENDPOINT_IP",
     "ENDPOINT_PORT",
     "GROUP",
     "HAIRPIN",
+    "INGRESS_RULE",
     "MARK_ALLOWED",
     "MARK_ALLOWED_PROXIED",
     "MARK_SERVICE",
@@ -29,6 +31,7 @@ __all__ = [
     "MASQUERADE_PORTS",
     "NAT_ZONE",
     "OUT_PORT",
+    "POLICY_TABLES",
     "PROXIED",
     "RECALL_MASQUERADE",
     "SCRATCH",
@@ -36,10 +39,11 @@ __all__ = [
     "SERVICE",
     "SET_HAIRPIN",
     "SET_MASQUERADE",
-    "TURN",
     "SET_STATELESS",
     "STATELESS",
+    "TO_POD",
     "TO_UPLINK",
+    "TURN",
     "ZONE",
     "EdgeTable",
     "Feature",
@@ -68,10 +72,16 @@ class Table(IntEnum):
     SERVICE_REJECT = 32  # virtual addresses where nothing answers: to the node's kernel, which refuses
     TURN = 33  # the endpoint whose turn it is; the next turn is learned
     ENDPOINT = 34  # the endpoint in registers, with session affinity: learned, and translated to
-    # May it? (40 to 48: egress policy)
+    # May it go out? Policies of the source.
+    EGRESS_ADMIN = 40  # administrators' policies that come first
+    EGRESS_POLICY = 42  # NetworkPolicies: what no rule allows of an isolated pod is dropped
+    EGRESS_BASELINE = 44  # administrators' policies for pods that no NetworkPolicy isolates
     # How does it get there?
     ROUTING = 52  # next hop and port: pod, node, uplink
-    # May it come in? (64 to 72: ingress policy)
+    # May it come in? Policies of the destination, in the same order.
+    INGRESS_ADMIN = 64
+    INGRESS_POLICY = 66
+    INGRESS_BASELINE = 68
     COMMIT = 76  # all tables let it pass: the connection is marked as allowed
     SNAT = 84  # sources that must be replaced, in NAT_ZONE
     NATTED = 88  # what should have got the node's address: without a free port it is dropped, and counted
@@ -92,8 +102,16 @@ class EdgeTable(IntEnum):
     OUTPUT = Table.OUTPUT
 
 
+# Tables whose masks change with their content: see controller.megaflows.
+POLICY_TABLES = frozenset(
+    {Table.EGRESS_ADMIN, Table.EGRESS_POLICY, Table.EGRESS_BASELINE}
+    | {Table.INGRESS_ADMIN, Table.INGRESS_POLICY, Table.INGRESS_BASELINE}
+)
+
 # Where a packet goes on once its endpoint is chosen, or when it is for no Service.
-AFTER_SERVICE = Table.ROUTING
+AFTER_SERVICE = Table.EGRESS_ADMIN
+# Where it goes on once it has a way to a pod.
+TO_POD = Table.INGRESS_ADMIN
 
 
 class Feature(IntEnum):
@@ -106,6 +124,7 @@ class Feature(IntEnum):
     EDGE = 5
     AFFINITY = 6  # flows that switches learned by themselves
     ROTATION = 7  # the same
+    POLICY = 8
     LOAD_BALANCER = 30  # the edge's flows of Services
     EGRESS = 31  # the edge's flows of pods with a public address of their own
 
@@ -124,6 +143,8 @@ NAT_ZONE = 2
 #   reg6       ENDPOINT_PORT  }
 #   reg8       GROUP          } number of the group that the endpoint is of, or of the turns
 #   reg10      TURN           number of the turn, of ports whose endpoints are chosen one after the other
+#   reg9       EGRESS_RULE   number of the rule that allowed it to go out, 0 where no policy concerns it
+#   reg11      INGRESS_RULE  and to come in
 #   reg15      SCRATCH   between two actions of one flow
 OUT_PORT = 2
 TO_UPLINK: Field = reg(OUT_PORT, UPLINK_OFPORT)
@@ -131,6 +152,8 @@ ENDPOINT_IP = 4
 ENDPOINT_PORT = 6
 GROUP = 8
 TURN = 10
+EGRESS_RULE = 9
+INGRESS_RULE = 11
 SCRATCH_NUMBER = 15
 SCRATCH = f"reg{SCRATCH_NUMBER}"
 HAIRPIN: Field = reg(0, 0x1, 0x1)

@@ -85,7 +85,8 @@ class _Counters:
 class Synchronizer:
     """The loop. ``resources`` must all be listed before the first flow is sent: half a picture would remove flows.
 
-    ``on_bridges`` is told which bridges there are, whenever that changes; ``on_report`` what to tell the API.
+    ``on_bridges`` is told which bridges there are, whenever that changes; ``on_report`` what to tell the API. ``purge``
+    makes a bridge's switch forget its megaflows.
     """
 
     def __init__(
@@ -93,6 +94,8 @@ class Synchronizer:
         resources: Iterable[str],
         on_report: Callable[[Report], None],
         on_bridges: Callable[[dict[str, Bridge]], None] = lambda bridges: None,
+        *,
+        purge: Callable[[str], None],
     ) -> None:
         self.cluster = Cluster()
         self.counters = _Counters()
@@ -100,6 +103,7 @@ class Synchronizer:
         self._unlisted = set(resources)
         self._on_report = on_report
         self._on_bridges = on_bridges
+        self._purge = purge
         self._bridges: dict[str, Bridge] = {}
         self._links: dict[str, Link] = {}
         self._listening: dict[str, bool] = {}
@@ -213,12 +217,20 @@ class Synchronizer:
                 self._write(link, installed)
         elif kind == wire.BUNDLE_CONTROL:
             xid, reply = struct.unpack_from("!4xI4xH", message)
-            if reply == _COMMIT_REPLY and link.confirm(xid) and link.phase is Phase.WRITING and not link.behind:
-                LOG.info("%s: in step", link.channel.bridge)
-                link.phase, link.failures = Phase.IN_STEP, 0
-                link.reported.clear()
+            if reply == _COMMIT_REPLY and link.confirm(xid):
+                self._confirmed(link)
         elif kind == wire.ERROR:
             self._error(link, SwitchError.read(message))
+
+    def _confirmed(self, link: Link) -> None:
+        """A switch has a bundle."""
+        if link.policy_confirmed:
+            link.policy_confirmed = False
+            self._purge(link.channel.bridge)
+        if link.phase is Phase.WRITING and not link.behind:
+            LOG.info("%s: in step", link.channel.bridge)
+            link.phase, link.failures = Phase.IN_STEP, 0
+            link.reported.clear()
 
     def _error(self, link: Link, error: SwitchError) -> None:
         bridge = link.channel.bridge

@@ -21,6 +21,7 @@ from controller.pipeline import MASQUERADE_PORTS
 from kmn.k8s import dataplane, objects
 from kmn.k8s.families import internal_ipv6, pod_ips
 from kmn.k8s.objects import Key, Object, describe, key_of, name_of
+from kmn.policy.model import Policy, network_policy
 
 __all__ = [
     "ClusterView",
@@ -36,6 +37,7 @@ __all__ = [
     "edge_view",
     "node_view",
     "pod_view",
+    "policy_view",
 ]
 
 T = TypeVar("T")
@@ -122,6 +124,14 @@ def _host_ports(obj: Object) -> tuple[HostPort, ...]:
                     )
                 )
     return tuple(found)
+
+
+def policy_view(obj: Object) -> Policy:
+    """What a NetworkPolicy says."""
+    try:
+        return network_policy(obj)
+    except ValueError as error:
+        raise Malformed(str(error)) from error
 
 
 class NodeNet(NamedTuple):

@@ -86,7 +86,8 @@ class Daemon:
         await self._serve_api()
         for obj in (*bootstrap_objects(self.spec), *dns_objects(self.spec)):
             self.client.create(obj)
-        controller = self._child("controller", "controller.main", "--kubeconfig", str(self.paths.kubeconfig))
+        options = ("--kubeconfig", str(self.paths.kubeconfig), "--switches", str(self.paths.switches))
+        controller = self._child("controller", "controller.main", *options)
         runtime = self._child(
             "runtime", "kmn.emulator.runtime", "--socket", str(self.paths.runtime_socket), "--cluster", self.spec.name
         )

@@ -88,7 +88,12 @@ class Paths:
 
     def ovs(self, node: str) -> Path:
         """Run directory of a node's Open vSwitch (``db.sock``, ``br0.mgmt``, pid files, ``conf.db``)."""
-        return self.root / "nodes" / node
+        return self.switches / node
+
+    @property
+    def switches(self) -> Path:
+        """Run directories of all Open vSwitches, those of nodes and the edge's."""
+        return self.root / "nodes"
 
     def environment(self, namespace: str, pod: str) -> Path:
         """JSON: the environment variables of a pod's containers (``kmn.environment``), Secrets among them."""

@@ -27,6 +27,8 @@ from kmn.k8s.resources import (
     ENDPOINTSLICES,
     EVENTS,
     JOBS,
+    NAMESPACES,
+    NETWORKPOLICIES,
     NODES,
     PODS,
     REPLICASETS,
@@ -39,7 +41,9 @@ from kmn.k8s.resources import (
 __all__ = ["NotReady", "Problem", "Progress", "Snapshot", "problems", "take", "wait_ready"]
 
 _WORKLOADS = (DEPLOYMENTS, STATEFULSETS, DAEMONSETS, JOBS, REPLICASETS, REPLICATIONCONTROLLERS)
-_OBSERVED: dict[str, Resource] = {r.plural: r for r in (NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES)}
+_OBSERVED: dict[str, Resource] = {
+    r.plural: r for r in (NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES, NETWORKPOLICIES, NAMESPACES)
+}
 assert set(OBSERVED_RESOURCES) == set(_OBSERVED)
 
 _SHORTEST_PAUSE = 0.02  # seconds between snapshots

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from controller.family import V4, Family
 from controller.features.neighbours import answer, complete_answers
-from controller.openflow.actions import DROP, IN_PORT, Action, actions, ct, goto, output_reg
+from controller.openflow.actions import DROP, IN_PORT, Action, actions, ct, goto, move_to_label, output_reg
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.match import Address, Match, ct_state, in_port, match, nw_dst
 from controller.pipeline import (
     AFTER_SERVICE,
     ALLOWED,
+    EGRESS_RULE,
     HAIRPIN,
+    INGRESS_RULE,
     MARK_ALLOWED,
     MARK_SERVICE,
+    MASQUERADE,
     NAT_ZONE,
     OUT_PORT,
     RECALL_MASQUERADE,
@@ -28,6 +31,10 @@ from controller.pipeline import (
 from kmn.k8s.dataplane import GATEWAY_MAC, HOST_OFPORT, REJECT_PORT, UPLINK_OFPORT
 
 __all__ = ["connectivity", "dnat", "family_connectivity"]
+
+
+# Which rules allowed the connection is written on it, so that its packets can be counted for them.
+_REMEMBER_RULES = (move_to_label(EGRESS_RULE, 0), move_to_label(INGRESS_RULE, 1))
 
 
 def dnat(address: Address, port: int) -> Action:
@@ -47,6 +54,16 @@ def connectivity() -> list[Flow]:
         make(Table.STATE, 0, anything, actions(goto(Table.SERVICE))),
         make(Table.SERVICE, 0, anything, actions(goto(AFTER_SERVICE))),
         make(Table.NODE_PORT, 0, anything, actions(goto(AFTER_SERVICE))),
+        make(Table.EGRESS_ADMIN, 0, anything, actions(goto(Table.EGRESS_POLICY))),
+        make(Table.EGRESS_POLICY, 0, anything, actions(goto(Table.EGRESS_BASELINE))),
+        make(Table.EGRESS_BASELINE, 0, anything, actions(goto(Table.ROUTING))),
+        # Known connections; and the node's own: its kubelet probes pods, and what it masquerades is its own as well.
+        make(Table.INGRESS_ADMIN, 65010, match(ALLOWED), actions(goto(Table.COMMIT))),
+        make(Table.INGRESS_ADMIN, 65000, match(in_port(HOST_OFPORT)), actions(goto(Table.COMMIT))),
+        make(Table.INGRESS_ADMIN, 65000, match(MASQUERADE), actions(goto(Table.COMMIT))),
+        make(Table.INGRESS_ADMIN, 0, anything, actions(goto(Table.INGRESS_POLICY))),
+        make(Table.INGRESS_POLICY, 0, anything, actions(goto(Table.INGRESS_BASELINE))),
+        make(Table.INGRESS_BASELINE, 0, anything, actions(goto(Table.COMMIT))),
         make(Table.SNAT, 0, anything, actions(goto(Table.OUTPUT))),
         *family_connectivity(V4),
     ]
@@ -82,7 +99,10 @@ def family_connectivity(family: Family) -> list[Flow]:
         # Nothing that came from the fabric goes back to it.
         make(Table.ROUTING, 50, match(ip, in_port(UPLINK_OFPORT)), DROP),
         make(Table.COMMIT, 200, match(ip, ALLOWED), actions(goto(Table.SNAT))),
-        make(Table.COMMIT, 100, any_ip, actions(ct(ZONE, commit=True, mark=MARK_ALLOWED), goto(Table.SNAT))),
+        make(
+            Table.COMMIT, 100, any_ip,
+            actions(ct(ZONE, commit=True, mark=(MARK_ALLOWED, *_REMEMBER_RULES)), goto(Table.SNAT)),
+        ),
         # Answers, whose translation is undone, not made. (A packet that was just committed has no state any more.)
         make(Table.SNAT, 120, state("+rpl+trk"), actions(goto(Table.OUTPUT))),
         # The node's own connection comes back to it: with its own address as source its kernel would not take it.

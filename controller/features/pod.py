@@ -9,7 +9,7 @@ from controller.openflow.actions import DEC_TTL, DROP, actions, goto, set_eth_ds
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.match import Address, dl_dst, dl_src, in_port, match, nw_dst, nw_src, tp_dst
-from controller.pipeline import SET_HAIRPIN, Feature, Table, to_port
+from controller.pipeline import SET_HAIRPIN, TO_POD, Feature, Table, to_port
 from controller.views import PodView
 from kmn.k8s.dataplane import GATEWAY_MAC
 
@@ -27,7 +27,7 @@ def _address_flows(pod: PodView, address: Address) -> list[Flow]:
     family, port = family_of(address), in_port(pod.ofport)
     ip = family.ip
     to_pod = (set_eth_src(GATEWAY_MAC), set_eth_dst(pod.mac), DEC_TTL)
-    deliver = actions(*to_pod, to_port(pod.ofport), goto(Table.COMMIT))
+    deliver = actions(*to_pod, to_port(pod.ofport), goto(TO_POD))
     give_back = actions(*to_pod, SET_HAIRPIN, goto(Table.COMMIT))
     host_ports = [
         make(

@@ -23,12 +23,14 @@ __all__ = [
     "Actions",
     "NatRange",
     "actions",
+    "conjunction",
     "ct",
     "goto",
     "group",
     "learn",
     "move",
     "move_bit",
+    "move_to_label",
     "output",
     "output_reg",
     "resubmit",
@@ -258,6 +260,21 @@ def move_bit(source: str, source_bit: int, destination: str, destination_bit: in
     (source_text, source_oxm), (destination_text, destination_oxm) = _BITS[source], _BITS[destination]
     packed = struct.pack("!HHHHHHII4x", 28, 24, 1, source_bit, destination_bit, 0, source_oxm, destination_oxm)
     return Action(f"move:{source_text}[{source_bit}]->{destination_text}[{destination_bit}]", packed)
+
+
+@cache
+def move_to_label(register: int, word: int) -> Action:
+    """Copy a register to one of the four words of the connection's label; inside ``ct(exec=…)`` only."""
+    first = 32 * word
+    packed = struct.pack("!HHHHHHII4x", 28, 24, 32, 0, first, 0, _nxm_reg(register), 0x0001D810)
+    return Action(f"move:NXM_NX_REG{register}[]->NXM_NX_CT_LABEL[{first}..{first + 31}]", packed)
+
+
+@cache
+def conjunction(number: int, dimension: int, dimensions: int) -> Action:
+    """The flow is part of a conjunction: of its ``dimensions``, counted from 1, it meets this one (``conj_id``)."""
+    packed = struct.pack("!HHIHBBI", 0xFFFF, 16, _NICIRA, 34, dimension - 1, dimensions, number)
+    return Action(f"conjunction({number},{dimension}/{dimensions})", packed)
 
 
 @cache

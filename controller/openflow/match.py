@@ -33,6 +33,7 @@ __all__ = [
     "arp_sha",
     "arp_spa",
     "arp_tpa",
+    "conj_id",
     "ct_mark",
     "ct_state",
     "dl_dst",
@@ -49,6 +50,7 @@ __all__ = [
     "nw_ttl",
     "reg",
     "tp_dst",
+    "tp_dst_range",
     "tp_src_bits",
     "xxreg3",
 ]
@@ -119,6 +121,7 @@ _IP_FRAG = 0x00013502  # masked
 _IP_TTL = 0x00013A01
 _CT_STATE = 0x0001D308  # masked
 _CT_MARK = 0x0001D708  # masked
+_CONJ_ID = 0x00014A04
 
 
 def _oxm(header: int, value: bytes) -> bytes:
@@ -264,6 +267,27 @@ def tp_dst(protocol: Protocol, port: int) -> Field:
 
 
 @cache
+def tp_dst_range(protocol: Protocol, first: int, last: int) -> tuple[Field, ...]:
+    """Fields that together match the destination ports ``first`` to ``last``: one for each power of two."""
+    found = []
+    while first <= last:
+        size = first & -first or 1 << 16
+        while first + size - 1 > last:
+            size >>= 1
+        found.append(_tp_dst_masked(protocol, first, ~(size - 1) & 0xFFFF))
+        first += size
+    return tuple(found)
+
+
+def _tp_dst_masked(protocol: Protocol, value: int, mask: int) -> Field:
+    if mask == 0xFFFF:
+        return tp_dst(protocol, value)
+    _, header = _PORTS[protocol.number]
+    bits = value.to_bytes(2, "big") + mask.to_bytes(2, "big")
+    return Field(8, _oxm(header + 0x102, bits), 16, f"tp_dst={value:#x}/{mask:#x}")
+
+
+@cache
 def tp_src_bits(protocol: Protocol, value: int, mask: int) -> Field:
     """Some bits of the source port of TCP, UDP or SCTP."""
     header, _ = _PORTS[protocol.number]
@@ -331,3 +355,9 @@ def ct_mark(value: int, mask: int) -> Field:
     """Mark of the connection."""
     oxm = _oxm(_CT_MARK, value.to_bytes(4, "big") + mask.to_bytes(4, "big"))
     return Field(41, oxm, 1, f"ct_mark={value:#x}/{mask:#x}")
+
+
+@cache
+def conj_id(number: int) -> Field:
+    """All dimensions of a conjunction are met."""
+    return Field(-1, _oxm(_CONJ_ID, number.to_bytes(4, "big")), -1, f"conj_id={number}")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import heapq
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,30 @@ from kmn.k8s.client import WatchEvent
 from kmn.k8s.dataplane import NETNS
 from kmn.k8s.errors import ApiError, Conflict, NotFound
 from kmn.k8s.events import EventType, Recorder
-from kmn.k8s.objects import Key, Object, annotation, condition, key_of, name_of, namespace_of, now, uid_of
-from kmn.k8s.resources import CONFIGMAPS, DATAPLANES, EDGES, ENDPOINTSLICES, NODES, PODS, SECRETS, SERVICES
+from kmn.k8s.objects import (
+    Key,
+    Object,
+    annotation,
+    condition,
+    key_of,
+    name_of,
+    namespace_of,
+    now,
+    resource_of,
+    uid_of,
+)
+from kmn.k8s.resources import (
+    CONFIGMAPS,
+    DATAPLANES,
+    EDGES,
+    ENDPOINTSLICES,
+    NAMESPACES,
+    NETWORKPOLICIES,
+    NODES,
+    PODS,
+    SECRETS,
+    SERVICES,
+)
 from kmn.naming import Paths, netns
 
 __all__ = ["Kubelet"]
@@ -73,9 +95,12 @@ class Kubelet:
         self._links: dict[str, Link] = {node.name: node.pod_link for node in spec.nodes}
         self._workers: dict[str, PodWorker] = {}  # by uid
         self._nodes: dict[str, Object] = {}
-        self._observed = 0  # version of pods up to which the connected bridges have been programmed
+        # Versions of pods, policies and namespaces: of the last change, and up to which the connected bridges have been
+        # programmed. A pod's containers start when all of its time is in force: policy before packets.
+        self._latest: dict[str, int] = {}
+        self._observed: Mapping[str, str] = {}
         self._bridges: frozenset[str] = frozenset()  # nodes whose bridge is connected
-        self._gated: list[tuple[int, str]] = []  # heap of (version with the address, uid)
+        self._gated: deque[tuple[dict[str, int], str]] = deque()  # versions to be in force, uid; in order of time
         self._unconnected: list[str] = []  # uids of pods whose version is in force, though not on their own node
         self._dirty: dict[str, PodWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,6 +123,8 @@ class Kubelet:
             (NODES, self._health_checks.observe_node),
             (SERVICES, self._health_checks.observe_service),
             (ENDPOINTSLICES, self._health_checks.observe_slice),
+            (NETWORKPOLICIES, self._gate_event),
+            (NAMESPACES, self._gate_event),
             (PODS, self._pod_event),
         ):
             self._unsubscribe.append(self._client.subscribe(resource, observe))
@@ -152,9 +179,9 @@ class Kubelet:
             self._write_files(worker)
         elif worker.node in self._nodes:
             self._attach(worker)
-        version = int(pod["metadata"]["resourceVersion"])
-        if version > self._observed:
-            heapq.heappush(self._gated, (version, worker.uid))
+        self._gate_event(WatchEvent("MODIFIED", pod))
+        if not self._in_force(self._latest):
+            self._gated.append((dict(self._latest), worker.uid))
         elif worker.host_network or worker.node in self._bridges:
             worker.in_force = True
         else:
@@ -227,6 +254,14 @@ class Kubelet:
         for uid in affected:
             self._workers[uid].update_ports()
 
+    def _gate_event(self, event: WatchEvent) -> None:
+        plural = resource_of(event.object).plural
+        self._latest[plural] = int(event.object["metadata"]["resourceVersion"])
+
+    def _in_force(self, versions: Mapping[str, int]) -> bool:
+        """Whether the connected bridges are programmed up to these versions."""
+        return all(int(self._observed.get(plural, "0")) >= version for plural, version in versions.items())
+
     def _config_event(self, event: WatchEvent) -> None:
         """Containers may have waited for it."""
         for worker in self._workers.values():
@@ -235,11 +270,11 @@ class Kubelet:
 
     def _dataplane_event(self, event: WatchEvent) -> None:
         status = (event.object.get("status") or {}) if event.type != "DELETED" else {}
-        self._observed = int((status.get("observed") or {}).get("pods") or "0")
+        self._observed = status.get("observed") or {}
         self._bridges = frozenset(bridge["name"] for bridge in status.get("nodes") or () if bridge.get("connected"))
         waiting, self._unconnected = self._unconnected, []
-        while self._gated and self._gated[0][0] <= self._observed:
-            waiting.append(heapq.heappop(self._gated)[1])
+        while self._gated and self._in_force(self._gated[0][0]):
+            waiting.append(self._gated.popleft()[1])
         for worker in (self._workers[uid] for uid in waiting if uid in self._workers):
             if worker.host_network or worker.node in self._bridges:
                 worker.in_force = True

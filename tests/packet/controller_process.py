@@ -11,8 +11,9 @@ import logging
 import os
 import sys
 import threading
+from pathlib import Path
 
-from controller import app
+from controller import app, megaflows
 from controller.listener import Listeners
 from controller.report import Report
 from controller.sync import Synchronizer
@@ -32,6 +33,7 @@ def main() -> None:
         RESOURCES,
         report,
         lambda bridges: listeners.want({name: bridge.netns for name, bridge in bridges.items()}),
+        purge=lambda bridge: megaflows.purge(Path(sys.argv[1]) / bridge),
     )
     app.start(synchronizer)
     listeners = Listeners(app.serve, synchronizer.listening)

@@ -12,13 +12,14 @@ import struct
 import threading
 from pathlib import Path
 
+from controller import megaflows
 from controller.openflow import wire
 from controller.report import Report
 from controller.sync import Synchronizer
 
 __all__ = ["RESOURCES", "Controller"]
 
-RESOURCES = ("nodes", "pods", "services", "endpointslices", "edges", "clusters", "namespaces")
+RESOURCES = ("nodes", "pods", "services", "endpointslices", "edges", "clusters", "namespaces", "networkpolicies")
 
 
 class UnixChannel:
@@ -87,12 +88,16 @@ class Controller:
 
     def __init__(self) -> None:
         self.reports: list[Report] = []
-        self.synchronizer = Synchronizer(RESOURCES, self.reports.append)
+        self._runs: dict[str, Path] = {}
+        self.synchronizer = Synchronizer(
+            RESOURCES, self.reports.append, purge=lambda bridge: megaflows.purge(self._runs[bridge])
+        )
         self.channels: dict[str, UnixChannel] = {}
         self._thread = threading.Thread(target=self.synchronizer.run)
         self._thread.start()
 
     def connect(self, bridge: str, path: Path) -> UnixChannel:
+        self._runs[bridge] = path.parent
         channel = self.channels[bridge] = UnixChannel(bridge, path, self.synchronizer)
         return channel
 

@@ -281,9 +281,9 @@ def test_flows_that_someone_changed_are_put_right(net: Lab, a: Pod) -> None:
 class Process:
     """The controller as a process, with os-ken; see controller_process."""
 
-    def __init__(self) -> None:
+    def __init__(self, switches: Path) -> None:
         self.reports: list[dict[str, Any]] = []
-        command = [sys.executable, str(Path(__file__).with_name("controller_process.py"))]
+        command = [sys.executable, str(Path(__file__).with_name("controller_process.py")), str(switches)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -320,7 +320,7 @@ def test_osken_process_in_the_nodes_namespaces() -> None:
         pods = [made.pod("a", made.n1, 2), made.pod("c", made.n2, 2)]
 
         def started() -> Process:
-            process = Process()
+            process = Process(made.run)
             try:
                 process.tell("clusters")
                 process.tell("pods", *[pod.object for pod in pods])

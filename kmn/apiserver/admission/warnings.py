@@ -29,10 +29,7 @@ class _NoEffectYet(NamedTuple):
 
 
 # What is built goes from here.
-_NO_EFFECT_YET = (
-    _NoEffectYet("NetworkPolicy", lambda _: [""], "has no effect yet: nothing is blocked{}"),
-    _NoEffectYet("Ingress", lambda _: [""], "has no effect yet: nothing serves it{}"),
-)
+_NO_EFFECT_YET = (_NoEffectYet("Ingress", lambda _: [""], "has no effect yet: nothing serves it{}"),)
 
 
 def warnings_of(obj: Object) -> list[str]:

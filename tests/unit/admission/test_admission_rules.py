@@ -370,7 +370,6 @@ def test_a_port_that_two_containers_declare_is_warned_of(kind: str) -> None:
 @pytest.mark.parametrize(
     ("obj", "told"),
     [
-        (policy(podSelector={}), "NetworkPolicy default/a: has no effect yet: nothing is blocked"),
         (ingress(), "Ingress default/a: has no effect yet"),
     ],
 )

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from kmn.k8s.client import Listing
+from kmn.k8s.dataplane import OBSERVED_RESOURCES
 from kmn.ready import Problem, Snapshot, problems
 
-OBSERVED = {"nodes": "5", "pods": "5", "services": "5", "endpointslices": "5", "edges": "5"}
+OBSERVED = dict.fromkeys(OBSERVED_RESOURCES, "5")
 
 
 def ready(status: bool = True, **fields: str) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def warning(uid: str, reason: str, message: str) -> dict[str, Any]:
 
 
 def judge(observed: dict[str, str] | None = None, events: tuple[Any, ...] = (), **lists: list[Any]) -> list[Problem]:
-    full = {"nodes": [NODE], "pods": [], "services": [], "endpointslices": [], "edges": [], **lists}
+    full = {**{plural: [] for plural in OBSERVED_RESOURCES}, "nodes": [NODE], **lists}
     listings = {plural: Listing(items, "5") for plural, items in full.items()}
     return problems(Snapshot(listings, OBSERVED if observed is None else observed, events))
 

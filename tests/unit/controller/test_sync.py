@@ -61,7 +61,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.reports: list[Report] = []
-        self.synchronizer = Synchronizer(RESOURCES, self.reports.append)
+        self.synchronizer = Synchronizer(RESOURCES, self.reports.append, purge=lambda bridge: None)
         self.now = 1000.0
 
     def step(self) -> None:
