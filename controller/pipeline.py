@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from controller.openflow.actions import Action, move_bit, set_ct_mark, set_reg
 from controller.openflow.match import Field, ct_mark, reg
-from kmn.k8s.dataplane import UPLINK_OFPORT
+from kmn.k8s.dataplane import CT_ZONES, UPLINK_OFPORT
 
 __all__ = [
     "AFTER_SERVICE",
@@ -129,10 +129,7 @@ class Feature(IntEnum):
     EGRESS = 31  # the edge's flows of pods with a public address of their own
 
 
-# Connection tracking zones: 1 for every connection and its DNAT, 2 for SNAT. A connection that needs both
-# translations is in both, and its answers pass zone 2 first.
-ZONE = 1
-NAT_ZONE = 2
+ZONE, NAT_ZONE = CT_ZONES
 
 # Registers. Matched ones have even numbers (see controller.openflow.match.reg).
 #   reg0[0]    HAIRPIN   the packet leaves by the port that it came in by

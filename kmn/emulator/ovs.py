@@ -18,7 +18,7 @@ from typing import Any
 
 from kmn.emulator import netns
 from kmn.emulator.ovsdb import Operation, Ovsdb, OvsdbError, map_of, named, set_of
-from kmn.k8s.dataplane import BRIDGE, CONTROLLER_PORT
+from kmn.k8s.dataplane import BRIDGE, CONTROLLER_PORT, CT_ZONES
 from kmn.naming import CLUSTER_VARIABLE
 
 __all__ = ["SCHEMA", "BridgePlan", "Port", "Switch", "kill_all", "make_database", "start_all"]
@@ -33,6 +33,10 @@ OTHER_CONFIG = {
     "n-handler-threads": "1",
     "n-revalidator-threads": "1",
 }
+# A closed connection is forgotten soon. The userspace datapath takes the ports of a translated one for taken as long as
+# it remembers it, also for the same client: by default 30 s, and a client has 28,000 ports, so that it could make 900
+# connections a second to an endpoint behind a Service. ("close": the FIN of both ends was seen, or a RST.)
+CT_TIMEOUTS = {"tcp_close": 2, "tcp_time_wait": 2}  # seconds
 # A log line to a file costs an open file a process; messages go to no console and no syslog.
 _LOGGING = ("-vconsole:off", "-vsyslog:off", "-vfile:info")
 _SETTLE = 15.0  # seconds that ovs-vswitchd may take to act on a transaction
@@ -162,12 +166,12 @@ class Switch:
             _insert("Port", "port_local", {"name": BRIDGE, "interfaces": named("if_local")}),
             *_port_rows(ports),
             _insert("Bridge", "bridge", bridge),
-            {
-                "op": "insert",
-                "table": "Open_vSwitch",
-                "row": {"bridges": named("bridge"), "other_config": map_of(OTHER_CONFIG), "next_cfg": 1},
-            },
         ]
+        switch = {"bridges": named("bridge"), "other_config": map_of(OTHER_CONFIG), "next_cfg": 1}
+        if datapath_type == "netdev":
+            operations += _timeout_rows()
+            switch["datapaths"] = ["map", [["netdev", named("datapath")]]]
+        operations.append({"op": "insert", "table": "Open_vSwitch", "row": switch})
         self._config = 1
         self.ovsdb.send(operations)
 
@@ -283,6 +287,17 @@ _ASK: list[Operation] = [
 
 def _insert(table: str, name: str, row: dict[str, Any]) -> Operation:
     return {"op": "insert", "table": table, "uuid-name": name, "row": row}
+
+
+def _timeout_rows() -> list[Operation]:
+    """The row ``datapath``, with timeouts for connections of all zones in use."""
+    timeouts = ["map", [[name, seconds] for name, seconds in CT_TIMEOUTS.items()]]
+    zones = ["map", [[zone, named(f"zone_{zone}")] for zone in CT_ZONES]]
+    return [
+        _insert("CT_Timeout_Policy", "timeouts", {"timeouts": timeouts}),
+        *(_insert("CT_Zone", f"zone_{zone}", {"timeout_policy": named("timeouts")}) for zone in CT_ZONES),
+        _insert("Datapath", "datapath", {"ct_zones": zones}),
+    ]
 
 
 def _port_rows(ports: Sequence[Port]) -> list[Operation]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "BRIDGE",
     "CONTROLLER_PORT",
+    "CT_ZONES",
     "DATAPATH_ID",
     "DATAPLANE_NAME",
     "EGRESS_ADDRESS",
@@ -56,6 +57,10 @@ CONTROLLER_PORT = 6653  # the controller listens on 127.0.0.1 in each node's nam
 
 # Schedulers of IPVS that bridges emulate, kube-proxy's default first: values of spec.kubeProxy.ipvs.scheduler.
 IPVS_SCHEDULERS = ("rr", "wrr", "sh")
+
+# Connection tracking zones of a bridge: every connection and its DNAT, and SNAT. A connection that needs both
+# translations is in both, and its answers pass the second first.
+CT_ZONES = (1, 2)
 
 # OpenFlow ports of a node's bridge. Pods follow from FIRST_POD_OFPORT on.
 UPLINK_OFPORT = 1

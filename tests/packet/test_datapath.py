@@ -6,8 +6,10 @@ import asyncio
 import errno
 import json
 import os
+import re
 import socket
 import ssl
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ import pytest
 from clusterlab import Census, eventually, get, make_namespace, running
 from traffic import Question, answered, ask, echo, opened, ping_all, wrong
 
-from kmn import Cluster
+from kmn import Cluster, ovstools
 from kmn.k8s.resources import DEPLOYMENTS, ENDPOINTSLICES, PODS, SERVICES
 from kmn.machine import Machine
 
@@ -403,6 +405,16 @@ def test_fragments_of_a_known_connection(cluster: Cluster, clients: list[Machine
         assert asyncio.run(asyncio.wait_for(talk(client), 5)) == bytes(4000)
         with pytest.raises(ConnectionRefusedError):
             echo(client, address_of(cluster, "two"), 5300, bytes(4000), protocol="UDP")
+
+
+def test_closed_connections_are_forgotten_soon(cluster: Cluster, clients: list[Machine]) -> None:
+    """As long as a switch remembers them, a client cannot have their ports again through the Service."""
+    get(clients[0], address_of(cluster, "web"), 80)
+    command = ovstools.argv(cluster.paths.ovs("n1"), "dpctl", ["dump-conntrack", "-s"])
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    timeouts = re.findall(r"timeout=(\d+).*state=TIME_WAIT", listed)
+    assert timeouts, listed
+    assert max(map(int, timeouts)) <= 2
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["to the server", "to the client"])
