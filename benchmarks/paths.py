@@ -3,9 +3,9 @@
 The peer has the same ways with kube-proxy's nftables rules in the kernel. On ways that leave the cluster bulk data flow
 from the pod to the host outside, whoever connected; elsewhere from client to server.
 
-A way has a server port of its own, and rounds begin so far apart that all have forgotten the connections of the round
-before: else a client's port that comes around meets what its server and the translations remember of it. What that
-costs is measured by itself, with a client that has few ports.
+A way has a server port of its own, and rounds begin so far apart that the switches have forgotten the connections of
+the round before: else a client's port that comes around meets what the translations remember of it. What that costs is
+measured by itself, with a client that has few ports.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _REUSED = 8090  # for the client with few ports
 _LISTEN = (*_PORTS.values(), _OUT, _OUT_DIRECT, _REUSED)
 _FEW_PORTS = "20000 20999"
 _DIED = "died; it is restarted"  # of cluster.log
-_FORGOTTEN = 70  # seconds: 60 by kernels, 30 and up to 20 more by Open vSwitch
+_FORGOTTEN = 25  # seconds: 2 and up to 20 more by Open vSwitch; kernels take ports again at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ _SHOWN: Mapping[str, tuple[_Shown, ...]] = {
 
 def main(*, quick: bool = False, json_file: Path | None = None) -> None:
     http.require()
-    rounds, seconds = (1, 1) if quick else (7, 1)
+    rounds, seconds = (1, 1) if quick else (5, 1)
     with ExitStack() as stack:
         ways, deaths = stack.enter_context(_kmn())
         note = ""

@@ -72,16 +72,12 @@ class Table(IntEnum):
     SERVICE_REJECT = 32  # virtual addresses where nothing answers: to the node's kernel, which refuses
     TURN = 33  # the endpoint whose turn it is; the next turn is learned
     ENDPOINT = 34  # the endpoint in registers, with session affinity: learned, and translated to
-    # May it go out? Policies of the source.
-    EGRESS_ADMIN = 40  # administrators' policies that come first
-    EGRESS_POLICY = 42  # NetworkPolicies: what no rule allows of an isolated pod is dropped
-    EGRESS_BASELINE = 44  # administrators' policies for pods that no NetworkPolicy isolates
+    # May it go out?
+    EGRESS_POLICY = 42  # policies of the source: what no rule allows of an isolated pod is dropped
     # How does it get there?
     ROUTING = 52  # next hop and port: pod, node, uplink
-    # May it come in? Policies of the destination, in the same order.
-    INGRESS_ADMIN = 64
-    INGRESS_POLICY = 66
-    INGRESS_BASELINE = 68
+    # May it come in?
+    INGRESS_POLICY = 66  # policies of the destination, likewise
     COMMIT = 76  # all tables let it pass: the connection is marked as allowed
     SNAT = 84  # sources that must be replaced, in NAT_ZONE
     NATTED = 88  # what should have got the node's address: without a free port it is dropped, and counted
@@ -103,15 +99,12 @@ class EdgeTable(IntEnum):
 
 
 # Tables whose masks change with their content: see controller.megaflows.
-POLICY_TABLES = frozenset(
-    {Table.EGRESS_ADMIN, Table.EGRESS_POLICY, Table.EGRESS_BASELINE}
-    | {Table.INGRESS_ADMIN, Table.INGRESS_POLICY, Table.INGRESS_BASELINE}
-)
+POLICY_TABLES = frozenset({Table.EGRESS_POLICY, Table.INGRESS_POLICY})
 
 # Where a packet goes on once its endpoint is chosen, or when it is for no Service.
-AFTER_SERVICE = Table.EGRESS_ADMIN
+AFTER_SERVICE = Table.EGRESS_POLICY
 # Where it goes on once it has a way to a pod.
-TO_POD = Table.INGRESS_ADMIN
+TO_POD = Table.INGRESS_POLICY
 
 
 class Feature(IntEnum):

@@ -171,7 +171,7 @@ class Policies:
         old = self._programmed.pop(key, None)
         if old is not None:
             self._unmake(key, old)
-        if policy is None or policy.staged:
+        if policy is None:
             self._numbers.assign(key, ())
             return
         made = self._programmed[key] = self._made(policy)

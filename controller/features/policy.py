@@ -37,6 +37,7 @@ __all__ = [
     "verdict_flow",
 ]
 
+# Priorities; above them is what no policy concerns (see features.connectivity).
 _SELF, _PLAIN, _CONJUNCTION, _ISOLATED = 300, 200, 100, 10
 
 

@@ -215,6 +215,21 @@ def policy_explain(
 
 
 @app.command()
+def reach(
+    port: Annotated[str, typer.Option("--port", "-p", help="PORT or PORT/PROTOCOL of the destinations.")] = "80",
+    diff: Annotated[
+        list[str] | None, typer.Option("--diff", help="NetworkPolicies in a file: what would they open and close?")
+    ] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml.")] = "text",
+    name: NameOption = None,
+) -> None:
+    """Which pods may connect to which, by NetworkPolicies; with --diff exit code 1 if that changes. Sends no packet."""
+    from kmn.cli.policy import show_reach
+
+    raise typer.Exit(show_reach(port, diff or [], name, output))
+
+
+@app.command()
 def demo(
     manifests: Annotated[
         list[str] | None, typer.Option("--filename", "-f", help="An application of yours instead of the shop.")

@@ -1,22 +1,26 @@
-"""``kmn policy``: what NetworkPolicies say of a connection, from the objects alone."""
+"""``kmn policy`` and ``kmn reach``: what NetworkPolicies say, from the objects alone."""
 
 from __future__ import annotations
 
 from ipaddress import ip_address
 from typing import Any
 
+from kmn.apiserver.admission.defaults import set_defaults
+from kmn.apiserver.admission.validation import validate
+from kmn.cli.manifests import read
 from kmn.cli.output import dump
 from kmn.cluster import Cluster
 from kmn.errors import UserError
 from kmn.k8s.client import Client
-from kmn.k8s.objects import key_of, labels, name_of
+from kmn.k8s.objects import Object, describe, draft, key_of, labels, name_of
 from kmn.k8s.resources import NAMESPACES, NETWORKPOLICIES, PODS
 from kmn.machine import find
 from kmn.policy.model import Direction, network_policy
+from kmn.policy.reach import Reach, differences, fold, reach
 from kmn.policy.selection import Member, Selection, member_of
 from kmn.policy.verdicts import Decision, End, Judge, Verdict
 
-__all__ = ["explain"]
+__all__ = ["explain", "show_reach"]
 
 _FORMS = ("text", "json", "yaml")
 _PROTOCOLS = ("TCP", "UDP", "SCTP")
@@ -49,6 +53,66 @@ def explain(source: str, destination: str, port: str, namespace: str, cluster: s
     else:
         dump(shown, form)
     return 0 if verdict.allowed else 1
+
+
+def show_reach(port: str, changes: list[str], cluster: str | None, form: str) -> int:
+    """Print who may connect to a port of whom; with ``changes`` (manifests) what those would open and close, and 1 if
+    that is anything."""
+    if form not in _FORMS:
+        raise UserError(f"-o {form}: not known", ", ".join(_FORMS))
+    number, protocol = _port(port)
+    with Cluster.attach(cluster) as running:
+        judge = _judge(running.client)
+    now = reach(judge, protocol, number)
+    if not changes:
+        _print_table(now, f"{number}/{protocol}") if form == "text" else dump(_table(now, f"{number}/{protocol}"), form)
+        return 0
+    for obj in read(changes):
+        if obj["kind"] != "NetworkPolicy":
+            raise UserError(f"--diff: {describe(obj)}: is no NetworkPolicy", "only policies are compared")
+        judge.set_policy(network_policy(_admitted(obj)))
+    changed = differences(now, reach(judge, protocol, number))
+    if form != "text":
+        dump([{"source": str(s), "destination": str(d), "allowed": allowed} for s, d, allowed in changed], form)
+    for source, destination, allowed in changed if form == "text" else ():
+        print(f"{'opens ' if allowed else 'closes'} {source} -> {destination}, {number}/{protocol}")
+    return 1 if changed else 0
+
+
+def _admitted(obj: Object) -> Object:
+    """A policy as the API server would take it. Raises UserError where it would not."""
+    made = draft(obj)
+    made["metadata"].setdefault("namespace", "default")
+    set_defaults(made)
+    errors = validate(NETWORKPOLICIES, made, None)
+    if errors:
+        raise UserError("\n".join(f"{describe(made)}: {error}" for error in errors))
+    return made
+
+
+def _table(now: Reach, port: str) -> dict[str, Any]:
+    names = list(map(str, now.pods))
+    return {
+        "port": port,
+        "reach": {
+            name: [other for j, other in enumerate(names) if now.may(i, j) and i != j] for i, name in enumerate(names)
+        },
+    }
+
+
+def _print_table(now: Reach, port: str) -> None:
+    alike = fold(now)
+    width = max((len(each.name(now)) for each in alike), default=0)
+    digits = len(str(len(alike)))
+    print(f"{port}: + is allowed, . is not; columns are the rows' numbers")
+    print(" " * (digits + width + 2) + " ".join(f"{n:>{digits}}" for n in range(1, len(alike) + 1)))
+    for number, source in enumerate(alike, 1):
+        cells = (
+            now.may(source.places[0], next((p for p in other.places if p != source.places[0]), source.places[0]))
+            for other in alike
+        )
+        shown = " ".join(f"{'+' if cell else '.':>{digits}}" for cell in cells)
+        print(f"{number:>{digits}} {source.name(now):<{width}} {shown}")
 
 
 def _judge(client: Client) -> Judge:

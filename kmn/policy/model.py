@@ -1,23 +1,19 @@
-"""What policies say, typed: NetworkPolicy (networking.k8s.io/v1) read into tiers of rules.
+"""What policies say, typed: NetworkPolicy (networking.k8s.io/v1).
 
-Rules of every kind of policy have one form here. A NetworkPolicy isolates the pods that it selects: what no rule of any
-such policy allows is denied. Policies of the administrator's tiers (before and after NetworkPolicies) have an order
-instead, and rules that deny or pass on.
+A policy isolates the pods that it selects: what no rule of any such policy allows is denied.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Any, TypeAlias
 
-from kmn.k8s.objects import Key, Object, annotation, describe, key_of
+from kmn.k8s.objects import Key, Object, describe, key_of
 from kmn.k8s.selectors import EVERYTHING, LabelSelector, selector_of_object
 
 __all__ = [
-    "STAGED",
-    "Action",
     "Block",
     "Direction",
     "NamedPort",
@@ -27,14 +23,10 @@ __all__ = [
     "PodPeer",
     "PortRange",
     "Rule",
-    "Tier",
     "network_policy",
 ]
 
 Network: TypeAlias = IPv4Network | IPv6Network
-
-# Annotation of policies: "true" makes it a dry run. Its verdicts are counted and logged, packets pass.
-STAGED = "kmn.io/staged"
 
 
 class Direction(Enum):
@@ -42,22 +34,6 @@ class Direction(Enum):
 
     INGRESS = "Ingress"
     EGRESS = "Egress"
-
-
-class Action(Enum):
-    """What a rule does with a connection that it matches. PASS: later tiers decide."""
-
-    ALLOW = "Allow"
-    DENY = "Deny"
-    PASS = "Pass"
-
-
-class Tier(IntEnum):
-    """In which order policies are asked."""
-
-    ADMIN = 0
-    NETWORK_POLICY = 1
-    BASELINE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +109,9 @@ class NamedPort:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. ``peers`` and ``ports``: any of them must match; None: all do."""
+    """One rule, of what is allowed. ``peers`` and ``ports``: any of them must match; None: all do."""
 
-    name: str  # as messages call it: "ingress[0]", or the name that its author gave
-    action: Action = Action.ALLOW
+    name: str  # as messages call it: "ingress[0]"
     peers: tuple[Peer, ...] | None = None
     ports: tuple[PortRange | NamedPort, ...] | None = None
 
@@ -147,12 +122,9 @@ class Policy:
 
     kind: str
     key: Key
-    tier: Tier
-    priority: int  # within the tier, low first
     subject: PodPeer
     ingress: tuple[Rule, ...] | None
     egress: tuple[Rule, ...] | None
-    staged: bool = False
 
     def rules(self, direction: Direction) -> tuple[Rule, ...] | None:
         return self.ingress if direction is Direction.INGRESS else self.egress
@@ -179,12 +151,9 @@ def network_policy(obj: Object) -> Policy:
     return Policy(
         "NetworkPolicy",
         key,
-        Tier.NETWORK_POLICY,
-        0,
         PodPeer(key.namespace, EVERYTHING, selector_of_object(spec.get("podSelector") or {})),
         rules[Direction.INGRESS],
         rules[Direction.EGRESS],
-        annotation(obj, STAGED) == "true",
     )
 
 

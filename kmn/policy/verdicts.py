@@ -1,8 +1,7 @@
 """May this connection be, and who decided? Answers from the objects alone, without a packet.
 
-Both ends have a say: egress policies of the source, ingress policies of the destination. Administrators' policies are
-asked first, in order; then the NetworkPolicies that select the pod, whose rules are united; where none selects it, the
-baseline. (Semantics: the API documentation of NetworkPolicySpec and of AdminNetworkPolicy.)
+Both ends have a say: egress policies of the source, ingress policies of the destination. The rules of all policies that
+select a pod are united; a pod that none selects is free. (Semantics: the API documentation of NetworkPolicySpec.)
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from kmn.k8s.objects import Key
-from kmn.policy.model import Action, Block, Direction, NamedPort, Network, Policy, Rule, Tier
+from kmn.policy.model import Block, Direction, NamedPort, Network, Policy, Rule
 from kmn.policy.selection import Address, Group, Member, Selection
 
-__all__ = ["Decision", "End", "Judge", "Match", "Miss", "Verdict", "contains"]
+__all__ = ["Decision", "End", "Judge", "Match", "Miss", "ResolvedRule", "Verdict", "contains"]
 
 # One end of a connection: a pod, or an address that is no pod's.
 End: TypeAlias = Member | Address
@@ -56,8 +55,8 @@ class Miss:
 class Decision:
     """What one end's policies say of a connection.
 
-    ``by``: the rules that decided, all that allow it or the one that denies it; empty where no policy concerns the pod,
-    or where it is denied for want of a rule: then ``isolating`` are the policies that would have had to allow it.
+    ``by``: all rules that allow it; empty where no policy concerns the pod, or where it is denied for want of a rule:
+    then ``isolating`` are the policies that would have had to allow it.
     """
 
     direction: Direction
@@ -90,7 +89,7 @@ class Verdict:
 
 
 @dataclass(eq=False, slots=True)
-class _Rule:
+class ResolvedRule:
     """A rule with the groups of its peers."""
 
     rule: Rule
@@ -102,7 +101,7 @@ class _Rule:
 class _Policy:
     policy: Policy
     subject: Group
-    rules: dict[Direction, tuple[_Rule, ...]]
+    rules: dict[Direction, tuple[ResolvedRule, ...]]
 
 
 class Judge:
@@ -141,13 +140,17 @@ class Judge:
                     for group in each.groups:
                         self.selection.release(group)
 
-    def _rule(self, rule: Rule) -> _Rule:
+    def _rule(self, rule: Rule) -> ResolvedRule:
         peers = rule.peers or ()
-        return _Rule(
+        return ResolvedRule(
             rule,
             tuple(self.selection.use(peer) for peer in peers if not isinstance(peer, Block)),
             tuple(peer for peer in peers if isinstance(peer, Block)),
         )
+
+    def resolved(self, direction: Direction) -> Iterator[tuple[Group, tuple[ResolvedRule, ...]]]:
+        """Of each policy with rules of a direction: the pods that it isolates, and its rules."""
+        return ((each.subject, each.rules[direction]) for each in self._policies.values() if direction in each.rules)
 
     def judge(self, source: End, destination: End, protocol: str, port: int) -> Verdict:
         """A new connection (or datagram) to a port of the destination, as the destination's pod has it."""
@@ -164,55 +167,25 @@ class Judge:
     ) -> Decision:
         if not isinstance(pod, Member):
             return Decision(direction, True)
-        mine = [
-            each
-            for each in self._policies.values()
-            if direction in each.rules and pod.key in each.subject.members and not each.policy.staged
-        ]
-        ordered = sorted((each for each in mine if each.policy.tier is not Tier.NETWORK_POLICY), key=_order)
-        matches = {
-            id(each): [
-                Match(each.policy, rule.rule)
-                for rule in each.rules[direction]
-                if _peers_match(rule, other) and _ports_match(rule.rule, destination, protocol, port)
-            ]
-            for each in mine
-        }
-        for each in ordered:
-            if each.policy.tier is Tier.ADMIN and matches[id(each)]:
-                first = matches[id(each)][0]
-                if first.rule.action is Action.PASS:
-                    break
-                return Decision(direction, first.rule.action is Action.ALLOW, (first,))
-        isolating = [each for each in mine if each.policy.tier is Tier.NETWORK_POLICY]
-        if isolating:
-            allowing = tuple(match for each in isolating for match in matches[id(each)])
-            policies = tuple(each.policy for each in isolating)
-            if allowing:
-                return Decision(direction, True, allowing, policies)
-            misses = tuple(
-                Miss(
-                    each.policy,
-                    rule.rule,
-                    _peers_match(rule, other),
-                    _ports_match(rule.rule, destination, protocol, port),
-                )
-                for each in isolating
-                for rule in each.rules[direction]
-            )
-            return Decision(direction, False, (), policies, misses)
-        for each in ordered:
-            if each.policy.tier is Tier.BASELINE and matches[id(each)]:
-                first = matches[id(each)][0]
-                return Decision(direction, first.rule.action is Action.ALLOW, (first,))
-        return Decision(direction, True)
+        mine = [each for each in self._policies.values() if direction in each.rules and pod.key in each.subject.members]
+        if not mine:
+            return Decision(direction, True)
+        policies = tuple(each.policy for each in mine)
+        allowing, misses = [], []
+        for each in mine:
+            for rule in each.rules[direction]:
+                peers = _peers_match(rule, other)
+                ports = _ports_match(rule.rule, destination, protocol, port)
+                if peers and ports:
+                    allowing.append(Match(each.policy, rule.rule))
+                else:
+                    misses.append(Miss(each.policy, rule.rule, peers, ports))
+        if allowing:
+            return Decision(direction, True, tuple(allowing), policies)
+        return Decision(direction, False, (), policies, tuple(misses))
 
 
-def _order(each: _Policy) -> tuple[int, int, Key]:
-    return each.policy.tier, each.policy.priority, each.policy.key
-
-
-def _peers_match(rule: _Rule, other: End) -> bool:
+def _peers_match(rule: ResolvedRule, other: End) -> bool:
     if rule.rule.peers is None:
         return True
     if isinstance(other, Member):

@@ -90,7 +90,7 @@ def test_matches_and_instructions_are_what_os_ken_reads(cluster: Cluster) -> Non
 def test_connection_tracking_is_what_os_ken_reads(cluster: Cluster) -> None:
     group = next(iter(cluster.common.groups.values()))
     length, applied, number = struct.unpack_from("!HHI", group.content)
-    assert struct.unpack_from("!HHIHHIHB", group.content, 8)[4:] == (1, 0, 1, 40)
+    assert struct.unpack_from("!HHIHHIHB", group.content, 8)[4:] == (1, 0, 1, 42)
     # One by one, as os-ken cannot parse the copy_field that follows.
     nat = parser.OFPAction.parser(group.content, 8 + 24)
     mark = parser.OFPAction.parser(group.content, 8 + 24 + nat.len)

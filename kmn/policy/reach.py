@@ -1,0 +1,143 @@
+"""Who may talk to whom: all pods at once, from the objects alone.
+
+A set of pods is a number whose bits are the pods; a thousand by a thousand answers are then a thousand operations a
+rule. Pods of one namespace that are alike, as sources and as destinations, are shown as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kmn.k8s.objects import Key
+from kmn.policy.model import Direction, NamedPort
+from kmn.policy.selection import Group, Member
+from kmn.policy.verdicts import Judge, ResolvedRule, contains
+
+__all__ = ["Alike", "Reach", "differences", "fold", "reach"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """``rows[i]`` has bit j where ``pods[i]`` may connect to ``pods[j]``. A pod always reaches itself."""
+
+    pods: tuple[Key, ...]
+    rows: tuple[int, ...]
+
+    def may(self, source: int, destination: int) -> bool:
+        return source == destination or bool(self.rows[source] >> destination & 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Pods of one namespace that nothing tells apart, by their place in ``Reach.pods``."""
+
+    places: tuple[int, ...]
+
+    def name(self, reach: Reach) -> str:
+        first = str(reach.pods[self.places[0]])
+        return first if len(self.places) == 1 else f"{first} and {len(self.places) - 1} more"
+
+
+def reach(judge: Judge, protocol: str, port: int) -> Reach:
+    """Who may connect to this port of whom."""
+    members = sorted(judge.selection.members.values(), key=lambda member: member.key)
+    side = _Side(judge, members, protocol, port)
+    egress, ingress = side.allowed(Direction.EGRESS), side.allowed(Direction.INGRESS)
+    rows = list(egress)
+    for destination, sources in enumerate(ingress):
+        bit = 1 << destination
+        for source in range(len(rows)) if sources != side.everybody else ():
+            if not sources >> source & 1:
+                rows[source] &= ~bit
+    return Reach(tuple(member.key for member in members), tuple(rows))
+
+
+class _Side:
+    def __init__(self, judge: Judge, members: Sequence[Member], protocol: str, port: int) -> None:
+        self._judge = judge
+        self._members = members
+        self._protocol = protocol
+        self._port = port
+        self._places = {member.key: place for place, member in enumerate(members)}
+        self._groups: dict[Group, int] = {}
+        self.everybody = (1 << len(members)) - 1
+
+    def allowed(self, direction: Direction) -> list[int]:
+        """For each pod the others that its own policies of a direction allow."""
+        isolated: dict[int, int] = {}
+        for subject, rules in self._judge.resolved(direction):
+            for key in subject.members:
+                place = self._places[key]
+                granted = isolated.get(place, 0)
+                for rule in rules:
+                    granted |= self._peers(rule) & self._ports(rule, direction, place)
+                isolated[place] = granted
+        return [isolated.get(place, self.everybody) for place in range(len(self._members))]
+
+    def _peers(self, rule: ResolvedRule) -> int:
+        if rule.rule.peers is None:
+            return self.everybody
+        found = 0
+        for group in rule.groups:
+            if group not in self._groups:
+                self._groups[group] = self._bits(self._places[key] for key in group.members)
+            found |= self._groups[group]
+        for block in rule.blocks:
+            found |= self._bits(
+                place
+                for place, member in enumerate(self._members)
+                if any(contains(block, address) for address in member.addresses)
+            )
+        return found
+
+    def _ports(self, rule: ResolvedRule, direction: Direction, place: int) -> int:
+        """The destinations of whose ports the rule says that this one may be asked; all where it is their own rule."""
+        if rule.rule.ports is None:
+            return self.everybody
+        asked, found = (self._protocol, self._port), 0
+        for each in rule.rule.ports:
+            if not isinstance(each, NamedPort):
+                if each.protocol == self._protocol and each.first <= self._port <= each.last:
+                    return self.everybody
+            elif direction is Direction.INGRESS:
+                if asked in self._members[place].number_of(each.name, each.protocol):
+                    return self.everybody
+            else:
+                found |= self._bits(
+                    other
+                    for other, member in enumerate(self._members)
+                    if asked in member.number_of(each.name, each.protocol)
+                )
+        return found
+
+    @staticmethod
+    def _bits(places: Iterable[int]) -> int:
+        found = 0
+        for place in places:
+            found |= 1 << place
+        return found
+
+
+def fold(reach: Reach) -> list[Alike]:
+    """Pods by namespace and likeness, in order of their names."""
+    columns = [0] * len(reach.pods)
+    for source, row in enumerate(reach.rows):
+        for destination in range(len(reach.pods)):
+            columns[destination] |= (row >> destination & 1) << source
+    alike: dict[tuple[str, int, int], list[int]] = {}
+    for place, key in enumerate(reach.pods):
+        alike.setdefault((key.namespace, reach.rows[place], columns[place]), []).append(place)
+    return sorted((Alike(tuple(places)) for places in alike.values()), key=lambda each: reach.pods[each.places[0]])
+
+
+def differences(before: Reach, after: Reach) -> list[tuple[Key, Key, bool]]:
+    """Pairs of pods that are opened (True) or closed."""
+    places = {key: place for place, key in enumerate(before.pods)}
+    return [
+        (source, destination, after.may(i, j))
+        for i, source in enumerate(after.pods)
+        for j, destination in enumerate(after.pods)
+        if source in places and destination in places
+        if after.may(i, j) != before.may(places[source], places[destination])
+    ]
