@@ -20,7 +20,7 @@ from kmn.policy.reach import Reach, differences, fold, reach
 from kmn.policy.selection import Member, Selection, member_of
 from kmn.policy.verdicts import Decision, End, Judge, Verdict
 
-__all__ = ["explain", "show_reach"]
+__all__ = ["explain", "judge_of", "show_reach"]
 
 _FORMS = ("text", "json", "yaml")
 _PROTOCOLS = ("TCP", "UDP", "SCTP")
@@ -32,7 +32,7 @@ def explain(source: str, destination: str, port: str, namespace: str, cluster: s
         raise UserError(f"-o {form}: not known", ", ".join(_FORMS))
     number, protocol = _port(port)
     with Cluster.attach(cluster) as running:
-        judge = _judge(running.client)
+        judge = judge_of(running.client)
         client, node = _end(running, judge.selection, source, namespace)
         server, _ = _end(running, judge.selection, destination, namespace)
     verdict = judge.judge(client, server, protocol, number)
@@ -62,7 +62,7 @@ def show_reach(port: str, changes: list[str], cluster: str | None, form: str) ->
         raise UserError(f"-o {form}: not known", ", ".join(_FORMS))
     number, protocol = _port(port)
     with Cluster.attach(cluster) as running:
-        judge = _judge(running.client)
+        judge = judge_of(running.client)
     now = reach(judge, protocol, number)
     if not changes:
         _print_table(now, f"{number}/{protocol}") if form == "text" else dump(_table(now, f"{number}/{protocol}"), form)
@@ -115,7 +115,7 @@ def _print_table(now: Reach, port: str) -> None:
         print(f"{number:>{digits}} {source.name(now):<{width}} {shown}")
 
 
-def _judge(client: Client) -> Judge:
+def judge_of(client: Client) -> Judge:
     """All policies over all pods, as they are now."""
     selection = Selection()
     for namespace in client.list(NAMESPACES).items:

@@ -27,7 +27,7 @@ from kmn.cluster_spec import ClusterSpec, NodeSpec
 from kmn.emulator import netns
 from kmn.emulator.kubelet import Kubelet
 from kmn.emulator.model import PodPort
-from kmn.k8s.dataplane import MAC, NETNS, OFPORT, mac_of
+from kmn.k8s.dataplane import MAC, NETNS, OBSERVED_RESOURCES, OFPORT, mac_of
 from kmn.k8s.errors import NotFound
 from kmn.k8s.objects import Object, condition
 from kmn.k8s.resources import DATAPLANES, EVENTS, PODS
@@ -153,7 +153,10 @@ class PodLab:
     def in_force(self, version: int = 1 << 60) -> None:
         """Say, as the controller does, that the flows of all pods are there."""
         dataplane = self.client.get(DATAPLANES, "", "default")
-        status = {"observed": {"pods": str(version)}, "nodes": [{"name": NODE, "connected": True}]}
+        status = {
+            "observed": dict.fromkeys(OBSERVED_RESOURCES, str(version)),
+            "nodes": [{"name": NODE, "connected": True}],
+        }
         self.client.update({**dataplane, "status": status}, subresource="status")
 
     def pod(self, name: str, namespace: str = "default") -> Object:

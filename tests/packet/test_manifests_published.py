@@ -6,17 +6,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from clusterlab import Census, make_namespace, running
+from clusterlab import Census, ServicePort, make_namespace, running
 from published import APPS, NOT_MANIFESTS, REFUSED, files
-from traffic import Question, wrong
+from traffic import Question, ask, wrong
 
 from kmn import Cluster
+from kmn.cli.policy import judge_of
 from kmn.errors import UserError
 from kmn.k8s.manifests import ManifestError, load
-from kmn.k8s.objects import Object, name_of, resource_of
+from kmn.k8s.objects import Key, Object, name_of, resource_of
+from kmn.machine import Machine
+from kmn.policy.verdicts import End, Judge
 
 pytestmark = pytest.mark.packet
 
@@ -113,15 +117,35 @@ def test_a_second_apply_changes_nothing(cluster: Cluster, refusals: dict[Path, s
 
 
 def test_all_of_it_comes_up_and_answers(cluster: Cluster, refusals: dict[Path, str]) -> None:
-    """Applications that have nothing to do with each other, asked by a pod and by each node."""
+    """Applications that have nothing to do with each other, asked by a pod and by each node; some have policies."""
     cluster.wait_ready()
     census = Census(cluster)
     assert len(census.pods) > 70
     ports = [port for port in census.service_ports() if port.pods and port.namespace != "kube-system"]
     assert len(ports) > 40
-    expected = {
-        Question(asker, port.address, port.port, port.protocol): port.pods
-        for port in ports
-        for asker in (cluster.find("deploy/coredns", "kube-system"), *census.nodes)
-    }
+    judge = judge_of(cluster.client)
+    expected, denied = dict[Question, frozenset[str]](), list[Question]()
+    for asker in (cluster.find("deploy/coredns", "kube-system"), *census.nodes):
+        for port in ports:
+            question = Question(asker, port.address, port.port, port.protocol)
+            verdicts = list(verdicts_on(judge, asker, port))
+            if all(verdicts):
+                expected[question] = port.pods
+            elif not any(verdicts):
+                denied.append(question)
+    assert len(expected) > 100
+    assert len(denied) > 4
     assert wrong(list(expected), lambda question: expected[question]) == []
+    assert {type(answer) for answer in ask(denied, timeout=1)} == {TimeoutError}
+
+
+def verdicts_on(judge: Judge, asker: Machine, port: ServicePort) -> Iterator[bool]:
+    """What policies say of a connection to each pod behind a Service's port."""
+    members = judge.selection.members
+    source: End = next((m for m in members.values() if str(m.addresses[0]) == asker.ip), ip_address(asker.ip))
+    for name in port.pods:
+        member = members.get(Key(port.namespace, name))
+        if member is None or (asker.kind == "node" and member.node == asker.name):
+            yield True  # on its node's network, or of the node that asks: no policy concerns it
+        else:
+            yield all(judge.judge(source, member, port.protocol, target).allowed for target in port.targets)
