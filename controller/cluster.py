@@ -328,7 +328,6 @@ class Cluster:
             all_of = [scope.everything() for scope in scopes]
             return Changes(sum((each.groups for each in all_of), ()), sum((each.flows for each in all_of), ()))
         groups, flows = [], []
-        tables = set()
         valid = frozenset[int]().union(*self._learned.values())
         gone_flows = {key: cookie for key, cookie in installed.flows.items() if cookie not in valid}
         gone_groups = dict(installed.groups)
@@ -342,13 +341,11 @@ class Cluster:
             for key, flow in scope.flows.items():
                 if gone_flows.pop(key, None) != flow.cookie:
                     flows.append(flow_add(flow))
-                    tables.add(key[0])
         return Changes(
             tuple(groups),
             tuple(flows),
             tuple([flow_delete(*key) for key in gone_flows]),
             tuple([group_delete(number) for number in gone_groups]),
-            frozenset(tables | {key[0] for key in gone_flows}),
         )
 
 

@@ -31,7 +31,6 @@ class Changes:
     flows: tuple[bytes, ...] = ()  # added and replaced
     gone_flows: tuple[bytes, ...] = ()
     gone_groups: tuple[bytes, ...] = ()
-    tables: frozenset[int] = frozenset()  # of all flows that are added, replaced or gone
 
     def __bool__(self) -> bool:
         return bool(self.groups or self.flows or self.gone_flows or self.gone_groups)
@@ -137,7 +136,6 @@ class Scope:
         flows_before, self._flows_before = self._flows_before, {}
         groups_before, self._groups_before = self._groups_before, {}
         groups, flows, gone_flows, gone_groups = [], [], [], []
-        tables = set()
         for number, old_group in groups_before.items():
             group = self.groups.get(number)
             if group == old_group:
@@ -151,8 +149,7 @@ class Scope:
             if flow == old_flow:
                 continue
             flows.append(wire.flow_add(flow)) if flow is not None else gone_flows.append(wire.flow_delete(*key))
-            tables.add(key[0])
-        changes = Changes(tuple(groups), tuple(flows), tuple(gone_flows), tuple(gone_groups), frozenset(tables))
+        changes = Changes(tuple(groups), tuple(flows), tuple(gone_flows), tuple(gone_groups))
         if changes:
             self._everything = None
         return changes

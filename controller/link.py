@@ -11,7 +11,6 @@ from typing import Protocol
 from controller.desired import Changes
 from controller.openflow import wire
 from controller.openflow.readback import Installed, read_flows, read_groups
-from controller.pipeline import POLICY_TABLES
 
 __all__ = ["Channel", "Link", "Phase"]
 
@@ -56,8 +55,8 @@ class Link:
         self._xid = 0
         self._installed = Installed({}, {})
         self._awaited: set[int] = set()  # numbers of the read-back requests that are not fully answered
-        self._commits: deque[tuple[int, int, float, bool]] = deque()  # xid, epoch, when sent, whether it is a policy
-        self.policy_confirmed = False  # a change of policies was confirmed: megaflows of before are to be purged
+        self._commits: deque[tuple[int, int, float, bool]] = deque()  # xid, epoch, when sent, changes?
+        self.changed = False  # a change was confirmed: megaflows of before are to be purged
         self._confirmed = epoch
 
     def _next_xid(self) -> int:
@@ -103,7 +102,7 @@ class Link:
         """Send one bundle; answers with the number of messages in it."""
         messages = Changes.merge(parts)
         xid = self._next_xid()
-        self._commits.append((xid, epoch, now, any(part.tables & POLICY_TABLES for part in parts)))
+        self._commits.append((xid, epoch, now, bool(messages)))
         self.channel.send(wire.in_bundle(messages, xid))
         return len(messages)
 
@@ -115,8 +114,8 @@ class Link:
         """A commit was answered. False when nothing was waiting for it."""
         if not self._commits or self._commits[0][0] != xid:
             return False
-        _, self._confirmed, _, policy = self._commits.popleft()
-        self.policy_confirmed |= policy
+        _, self._confirmed, _, changes = self._commits.popleft()
+        self.changed |= changes
         return True
 
     @property

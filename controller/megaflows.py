@@ -1,10 +1,11 @@
 """Making a switch forget what it derived from flows that have changed.
 
-Open vSwitch keeps a megaflow as long as it is used, and gives it new actions where its flows have changed. In the
-userspace datapath (3.1; ``flow_put_on_pmd`` in lib/dpif-netdev.c) it looks for the megaflow to change by a packet
-that it was made for, and may find another one, with another mask, that the packet matches, too: the first then keeps
-its old actions for good. Masks of policies differ from change to change, as they have ports and prefixes in them; so
-after a change of policies all megaflows go. It is the next packet of each that makes it anew.
+Open vSwitch goes through its megaflows some milliseconds after a change: until then packets go the old way, although
+the change is confirmed. And it keeps a megaflow as long as it is used, and gives it new actions where its flows have
+changed. In the userspace datapath (3.1; ``flow_put_on_pmd`` in lib/dpif-netdev.c) it looks for the megaflow to change
+by a packet that it was made for, and may find another one, with another mask, that the packet matches, too: the first
+then keeps its old actions for good. So after a change all megaflows go, before it counts as in force; the next packet
+of each makes it anew.
 """
 
 from __future__ import annotations

@@ -31,7 +31,6 @@ __all__ = [
     "MASQUERADE_PORTS",
     "NAT_ZONE",
     "OUT_PORT",
-    "POLICY_TABLES",
     "PROXIED",
     "RECALL_MASQUERADE",
     "SCRATCH",
@@ -97,9 +96,6 @@ class EdgeTable(IntEnum):
     NATTED = Table.NATTED  # what should have got a public address: without one it is dropped, and counted
     OUTPUT = Table.OUTPUT
 
-
-# Tables whose masks change with their content: see controller.megaflows.
-POLICY_TABLES = frozenset({Table.EGRESS_POLICY, Table.INGRESS_POLICY})
 
 # Where a packet goes on once its endpoint is chosen, or when it is for no Service.
 AFTER_SERVICE = Table.EGRESS_POLICY

@@ -224,8 +224,8 @@ class Synchronizer:
 
     def _confirmed(self, link: Link) -> None:
         """A switch has a bundle."""
-        if link.policy_confirmed:
-            link.policy_confirmed = False
+        if link.changed:
+            link.changed = False
             self._purge(link.channel.bridge)
         if link.phase is Phase.WRITING and not link.behind:
             LOG.info("%s: in step", link.channel.bridge)
