@@ -71,8 +71,8 @@ def parse(output: str) -> Load:
 
 def _seconds(text: str) -> float:
     """``193.00us``, ``1.25ms``, ``1.02s``."""
-    number, unit = re.fullmatch(r"([\d.]+)([a-z]+)", text).groups()  # type: ignore[union-attr]
-    return float(number) * _UNITS[unit]
+    number = text.rstrip("umsh")
+    return float(number) * _UNITS[text.removeprefix(number)]
 
 
 def configuration(ports: Iterable[int], folder: Path) -> str:

@@ -5,10 +5,11 @@ A policy isolates the pods that it selects: what no rule of any such policy allo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from kmn.k8s.objects import Key, Object, describe, key_of
 from kmn.k8s.selectors import EVERYTHING, LabelSelector, selector_of_object
@@ -54,28 +55,35 @@ class PodPeer:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Addresses of a network, without those of others. IPv4-mapped and host bits are as written: the network counts."""
+    """Addresses of a network, without those of others."""
 
     network: Network
     excepts: tuple[Network, ...] = ()
 
     def networks(self) -> tuple[Network, ...]:
         """Disjoint networks that together are the block."""
-        left = [self.network]
-        for hole in self.excepts:
-            left = [part for whole in left for part in _without(whole, hole)]
-        return tuple(collapse_addresses(left))  # type: ignore[type-var]
+        if isinstance(self.network, IPv4Network):
+            return _carved(self.network, [hole for hole in self.excepts if isinstance(hole, IPv4Network)])
+        return _carved(self.network, [hole for hole in self.excepts if isinstance(hole, IPv6Network)])
 
     def __str__(self) -> str:
         return f"{self.network}" + (f" except {', '.join(map(str, self.excepts))}" if self.excepts else "")
 
 
-def _without(whole: Network, hole: Network) -> list[Network]:
-    if whole.version != hole.version or not whole.overlaps(hole):
+N = TypeVar("N", IPv4Network, IPv6Network)
+
+
+def _carved(whole: N, holes: Iterable[N]) -> tuple[N, ...]:
+    left = [whole]
+    for hole in holes:
+        left = [part for each in left for part in _without(each, hole)]
+    return tuple(collapse_addresses(left))
+
+
+def _without(whole: N, hole: N) -> list[N]:
+    if not whole.overlaps(hole):
         return [whole]
-    if whole.subnet_of(hole):  # type: ignore[arg-type]
-        return []
-    return list(whole.address_exclude(hole))  # type: ignore[arg-type]
+    return [] if whole.subnet_of(hole) else list(whole.address_exclude(hole))
 
 
 Peer: TypeAlias = PodPeer | Block

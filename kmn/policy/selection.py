@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from kmn.k8s.objects import Key, Object, key_of, labels
 from kmn.k8s.selectors import LabelSelector
@@ -19,8 +19,9 @@ from kmn.policy.model import PodPeer
 __all__ = ["Address", "Changed", "Group", "Member", "Selection", "member_of"]
 
 Address: TypeAlias = IPv4Address | IPv6Address
-
-# Every namespace has its own name as a label (kubernetes.io/metadata.name); the API server sees to that.
+K = TypeVar("K")
+Item = TypeVar("Item")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +232,8 @@ def _places(member: Member) -> Iterable[_Place]:
             yield namespace, label
 
 
-def _drop(index: dict, key: object, item: object) -> None:  # type: ignore[type-arg]
-    """Take an item out of a set of an index; empty ones go."""
+def _drop(index: dict[K, dict[Item, V]], key: K, item: Item) -> None:
+    """Take an item out of a part of an index; empty parts go."""
     items = index[key]
     del items[item]
     if not items:

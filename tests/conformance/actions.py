@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 from emulation import READY, Emulation, eventually, field_at, resource_named
@@ -10,7 +11,7 @@ from outside import Servers
 
 from kmn.k8s.errors import NotFound
 from kmn.k8s.objects import Key, Object, key_of, name_of, namespace_of, resource_of
-from kmn.k8s.resources import NAMESPACES, PODS, SERVICES, Resource
+from kmn.k8s.resources import PODS, SERVICES, Resource
 
 __all__ = ["STEP_WORDS", "Actions"]
 
@@ -52,7 +53,7 @@ class Actions:
             except NotFound:
                 pass
         for resource, key in self._made:
-            eventually(lambda r=resource, k=key: self._assert_gone(r, k))  # type: ignore[misc]
+            eventually(partial(self._assert_gone, resource, key))
         self._made.clear()
         self._leaving.clear()
         self.emulation.settle()
@@ -71,7 +72,7 @@ class Actions:
             self._client.delete(resource, namespace_of(obj), name_of(obj))
             gone.append((resource, key_of(obj)))
         for resource, key in gone:
-            eventually(lambda r=resource, k=key: self._assert_gone(r, k))  # type: ignore[misc]
+            eventually(partial(self._assert_gone, resource, key))
 
     def _apply(self, manifests: list[Object]) -> None:
         self.apply([self.emulation.fill(manifest) for manifest in manifests])
@@ -81,7 +82,7 @@ class Actions:
             self._serve_outside(obj)
         changes = self.emulation.cluster.apply(*(_with_failing_probe(obj) for obj in objects))
         for change in changes:
-            if resource_of(change.obj) is not NAMESPACES or change.action == "created":
+            if change.action == "created":
                 self._made[resource_of(change.obj), key_of(change.obj)] = None
 
     def _relabel(self, wanted: dict[str, dict[str, str]]) -> None:

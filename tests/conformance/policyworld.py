@@ -15,7 +15,7 @@ from kmn.policy.model import network_policy
 from kmn.policy.selection import Selection, member_of
 from kmn.policy.verdicts import End, Judge
 
-__all__ = ["NAME_LABEL", "PolicyWorld", "Table", "filled"]
+__all__ = ["NAME_LABEL", "PolicyWorld", "Table", "differing", "filled"]
 
 Table = dict[str, dict[str, bool]]  # source: destination: may it?
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -33,6 +33,16 @@ def filled(value: Any, addresses: dict[str, str]) -> Any:
         value = _ADDRESS.sub(lambda found: addresses[found[1]], value)
         return _NETWORK.sub(lambda found: str(ip_network(f"{addresses[found[1]]}/{found[2]}", strict=False)), value)
     return value
+
+
+def differing(found: Table, expected: Table, case: dict[str, Any]) -> dict[str, bool]:
+    """Cells that are not as expected, with what is found there. A pod and itself count where the case says so."""
+    return {
+        f"{source} -> {destination}": found[source][destination]
+        for source, row in expected.items()
+        for destination, allowed in row.items()
+        if found[source][destination] != allowed and (source != destination or case.get("check_self"))
+    }
 
 
 class PolicyWorld:

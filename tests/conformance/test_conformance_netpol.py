@@ -16,7 +16,7 @@ from casefiles import Case, folder_of, load, parametrize
 from emulation import Emulation
 from outside import Servers
 from policycluster import PolicyCluster
-from policyworld import Table
+from policyworld import Table, differing
 from test_conformance_netpol_objects import FILES
 
 from kmn import Cluster
@@ -60,12 +60,7 @@ def _run(case: Case, data: dict[str, Any], world: PolicyCluster, config: pytest.
                 if "ip-layout" in case["tags"]:
                     expected = _computed(case, number, probe, world, fixture, config)
                 found = world.table(protocol, int(port), expected)
-                different = {
-                    f"{source} -> {destination}": allowed
-                    for source, row in found.items()
-                    for destination, allowed in row.items()
-                    if expected[source][destination] != allowed and (source != destination or case.get("check_self"))
-                }
+                different = differing(found, expected, case)
                 assert not different, f"step {number}, {probe}: found {different}"
     finally:
         world.clean()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from casefiles import Case, load, parametrize
-from policyworld import PolicyWorld
+from policyworld import PolicyWorld, differing
 
 FILES = {"case": "netpol/cases.json", "cyclonus": "netpol/cyclonus.json"}
 
@@ -37,10 +37,5 @@ def _run(case: Case, data: dict[str, Any]) -> None:
             protocol, _, port = probe.partition("/")
             ends = list(dict.fromkeys(name for row in expected.values() for name in row))
             table = world.table(protocol, int(port), expected, ends)
-            different = {
-                f"{source} -> {destination}": allowed
-                for source, row in expected.items()
-                for destination, allowed in row.items()
-                if table[source][destination] != allowed and (source != destination or case.get("check_self"))
-            }
-            assert not different, f"{probe}: expected {different}"
+            different = differing(table, expected, case)
+            assert not different, f"{probe}: found {different}"

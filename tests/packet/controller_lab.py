@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from lab_commands import wait_for
 from lab_controller import RESOURCES, Controller
@@ -79,6 +80,14 @@ class Lab(Network):
         """Tell of an object, and wait until it is in force."""
         assert self.controller is not None
         self.wait(resource, self.put(resource, obj, self.controller))
+
+    def remember_machines(self, *, edge: dict[str, Any] | None = None, **cluster: Any) -> None:
+        """Nodes, the edge (with more fields of its spec), and the cluster with these fields of its."""
+        self.remember("clusters", {"kind": "Cluster", "metadata": {"name": "t"}, "spec": cluster})
+        for node in (self.n1, self.n2):
+            self.remember("nodes", node.object)
+        self.edge_object["spec"] |= edge or {}
+        self.remember("edges", self.edge_object)
 
     def remember(self, resource: str, obj: Object) -> None:
         """An object for the next controller's list."""

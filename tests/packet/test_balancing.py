@@ -30,10 +30,7 @@ ALL = list(WEIGHTS)
 def net() -> Iterator[Lab]:
     """Pods c1 and d1 (clients) and w1 on n1, w2, w3 and c2 (client) on n2; x behind the fabric."""
     with lab() as made:
-        made.remember("clusters", cluster("rr"))
-        for node in (made.n1, made.n2):
-            made.remember("nodes", node.object)
-        made.remember("edges", made.edge_object)
+        made.remember_machines(**cluster("rr")["spec"])
         for name, node, number in (
             ("c1", made.n1, 2), ("d1", made.n1, 4), ("w1", made.n1, 3), ("w2", made.n2, 2), ("w3", made.n2, 3),
             ("c2", made.n2, 4),

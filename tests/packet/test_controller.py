@@ -36,11 +36,7 @@ NAT = "198.51.100.1"
 def net() -> Iterator[Lab]:
     """Pods a and b on n1, c on n2; all, nodes and outside hosts answer on port 8080."""
     with lab() as made:
-        cluster = {"kind": "Cluster", "metadata": {"name": "t"}, "spec": {"serviceCIDR": "10.96.0.0/12"}}
-        made.remember("clusters", cluster)
-        for node in (made.n1, made.n2):
-            made.remember("nodes", node.object)
-        made.remember("edges", made.edge_object)
+        made.remember_machines(serviceCIDR="10.96.0.0/12")
         pods = [made.pod("a", made.n1, 2), made.pod("b", made.n1, 3), made.pod("c", made.n2, 2)]
         for pod in pods:
             made.remember("pods", pod.object)

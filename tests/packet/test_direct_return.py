@@ -50,12 +50,8 @@ def behind(name: str, net: Lab, *pods: str) -> Object:
 def net() -> Iterator[Lab]:
     """Pods a (n1) and c (n2) behind load balancers with and without direct return, both of traffic policy Cluster."""
     with lab() as made:
-        for node in (made.n1, made.n2):
-            made.remember("nodes", node.object)
-        made.edge_object["spec"] |= {"loadBalancerCIDR": "192.0.2.0/24", "nodeCIDR": "172.18.0.0/16"}
-        made.remember("edges", made.edge_object)
         networks = {"podCIDR": "10.244.0.0/16", "nodeCIDR": "172.18.0.0/16", "serviceCIDR": "10.96.0.0/12"}
-        made.remember("clusters", {"kind": "Cluster", "metadata": {"name": "lab"}, "spec": networks})
+        made.remember_machines(edge={"loadBalancerCIDR": "192.0.2.0/24", "nodeCIDR": "172.18.0.0/16"}, **networks)
         for pod in (made.pod("a", made.n1, 2), made.pod("b", made.n1, 3), made.pod("c", made.n2, 2)):
             made.remember("pods", pod.object)
         for name in VIPS:

@@ -42,12 +42,8 @@ def balancer(name: str, annotations: dict[str, str] | None = None, **spec: objec
 def net() -> Iterator[Lab]:
     """Pods a (n1) and c (n2) behind load balancers; pod d in a namespace with an egress address."""
     with lab() as made:
-        for node in (made.n1, made.n2):
-            made.remember("nodes", node.object)
-        edge = made.edge_object
-        edge["spec"] |= {"natPorts": f"{FIRST}-{FIRST + PORTS - 1}", "loadBalancerCIDR": "192.0.2.0/24"}
-        edge["spec"]["nodeCIDR"] = "172.18.0.0/16"
-        made.remember("edges", edge)
+        networks = {"loadBalancerCIDR": "192.0.2.0/24", "nodeCIDR": "172.18.0.0/16"}
+        made.remember_machines(edge={"natPorts": f"{FIRST}-{FIRST + PORTS - 1}", **networks})
         pods = [made.pod("a", made.n1, 2), made.pod("c", made.n2, 2), made.pod("d", made.n2, 3)]
         for pod in pods:
             made.remember("pods", pod.object)

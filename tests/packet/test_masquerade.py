@@ -40,7 +40,7 @@ def cluster_object(masquerade: Any) -> Object:
     return {
         "apiVersion": "kmn.io/v1",
         "kind": "Cluster",
-        "metadata": {"name": "lab"},
+        "metadata": {"name": "t"},
         "spec": {**networks, "masquerade": masquerade},
     }
 
@@ -49,14 +49,11 @@ def cluster_object(masquerade: Any) -> Object:
 def net() -> Iterator[Lab]:
     """Pods a, b (n1) and c (n2), nodes that masquerade, no NAT at the edge: hosts outside see what the edge sees."""
     with lab() as made:
-        for node in (made.n1, made.n2):
-            made.remember("nodes", node.object)
-        made.edge_object["spec"] |= {"natOutgoing": False, "loadBalancerCIDR": "192.0.2.0/24"}
-        made.remember("edges", made.edge_object)
+        exempt = cluster_object({"nonMasqueradeCIDRs": [f"{EXEMPT}/32"]})
+        made.remember_machines(edge={"natOutgoing": False, "loadBalancerCIDR": "192.0.2.0/24"}, **exempt["spec"])
         pods = [made.pod("a", made.n1, 2), made.pod("b", made.n1, 3), made.pod("c", made.n2, 2)]
         for pod in pods:
             made.remember("pods", pod.object)
-        made.remember("clusters", cluster_object({"nonMasqueradeCIDRs": [f"{EXEMPT}/32"]}))
         made.remember("services", BALANCER)
         targets = (("web", "TCP", WEB), ("dns", "UDP", WEB))
         made.remember("endpointslices", endpoint_slice("web", [pods[0].address, pods[2].address], *targets))

@@ -39,11 +39,7 @@ def net() -> Iterator[Lab]:
 def made_net() -> Iterator[Lab]:
     """Pods c1 (client) and w1 on n1, w2, w3 and c2 (client) on n2; x and y behind the fabric."""
     with lab() as made:
-        cluster = {"kind": "Cluster", "metadata": {"name": "t"}, "spec": {"serviceCIDR": "10.96.0.0/12"}}
-        made.remember("clusters", cluster)
-        for node in (made.n1, made.n2):
-            made.remember("nodes", node.object)
-        made.remember("edges", made.edge_object)
+        made.remember_machines(serviceCIDR="10.96.0.0/12")
         for name, node, number in (
             ("c1", made.n1, 2), ("w1", made.n1, 3), ("w2", made.n2, 2), ("w3", made.n2, 3), ("c2", made.n2, 4),
         ):  # fmt: skip
@@ -81,7 +77,6 @@ def served(net: Lab) -> Iterator[Any]:
         made["status"] = {"loadBalancer": {"ingress": ingress}}
         net.apply("services", made)
         net.apply("endpointslices", slice_of(net, endpoints, conditions or {}))
-        settle(net)
 
     yield apply
     controller = net.controller
@@ -91,7 +86,7 @@ def served(net: Lab) -> Iterator[Any]:
 
 
 def settle(net: Lab) -> None:
-    """A switch's megaflows follow its flows within milliseconds: wait for that."""
+    """A switch's megaflows follow flows that end by themselves within milliseconds: wait for that."""
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda bridge: bridge.appctl("revalidator/wait"), net.bridges.values()))
 
@@ -470,7 +465,6 @@ def test_sctp_by_raw_packets(net: Lab, serve: Any) -> None:
     serve([])
     net.apply("services", made)
     net.apply("endpointslices", piece)
-    settle(net)
 
     def raw(name: str) -> socket.socket:
         opened: socket.socket = in_namespace(
@@ -506,7 +500,6 @@ def test_labels_that_keep_the_proxy_off(net: Lab, serve: Any) -> None:
         labelled = service("s", VIP, ("t", "TCP", 80))
         labelled["metadata"]["labels"] = {label: "x"}
         net.apply("services", labelled)
-        settle(net)
         assert silent(net, "c1", VIP, 80)
 
 
