@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -42,6 +43,17 @@ class Phase(Enum):
     FAILED = "failed"  # the switch refused something; will be read again
 
 
+@dataclass(slots=True)
+class _Commit:
+    """A bundle that is not in force yet."""
+
+    xid: int
+    epoch: int
+    sent_at: float
+    changes: bool
+    answered: bool = False
+
+
 class Link:
     """Bookkeeping of one connection. ``epoch`` numbers are the synchroniser's."""
 
@@ -55,9 +67,13 @@ class Link:
         self._xid = 0
         self._installed = Installed({}, {})
         self._awaited: set[int] = set()  # numbers of the read-back requests that are not fully answered
-        self._commits: deque[tuple[int, int, float, bool]] = deque()  # xid, epoch, when sent, changes?
-        self.changed = False  # a change was confirmed: megaflows of before are to be purged
+        self._commits: deque[_Commit] = deque()
+        self._purged_with = 0  # the newest commit whose megaflows are being purged; 0: none are
         self._confirmed = epoch
+
+    def _give_up(self) -> None:
+        self._commits.clear()
+        self._purged_with = 0
 
     def _next_xid(self) -> int:
         # Two at a time: a bundle's opening has the number before its commit's.
@@ -68,19 +84,20 @@ class Link:
         """The newest epoch that is in force."""
         if self.phase is not Phase.IN_STEP:
             return self._confirmed
-        return self._commits[0][1] - 1 if self._commits else current
+        return self._commits[0].epoch - 1 if self._commits else current
 
     def oldest_request(self) -> float | None:
         """When the request was sent that waits for its answer the longest."""
-        if self._commits:
-            return self._commits[0][2]
+        for commit in self._commits:
+            if not commit.answered:
+                return commit.sent_at
         return self.asked_at if self.phase is Phase.READING else None
 
     def ask(self, now: float) -> None:
         """Read back everything."""
         self.phase, self.asked_at = Phase.READING, now
         self._installed = Installed({}, {})
-        self._commits.clear()
+        self._give_up()
         flows, groups = self._next_xid(), self._next_xid()
         self._awaited = {flows, groups}
         self.channel.send(wire.flow_desc_request(flows) + wire.group_desc_request(groups))
@@ -102,7 +119,7 @@ class Link:
         """Send one bundle; answers with the number of messages in it."""
         messages = Changes.merge(parts)
         xid = self._next_xid()
-        self._commits.append((xid, epoch, now, bool(messages)))
+        self._commits.append(_Commit(xid, epoch, now, bool(messages)))
         self.channel.send(wire.in_bundle(messages, xid))
         return len(messages)
 
@@ -111,16 +128,43 @@ class Link:
         self.channel.send(b"".join([wire.forget(zone, each, self._next_xid()) for each in what]))
 
     def confirm(self, xid: int) -> bool:
-        """A commit was answered. False when nothing was waiting for it."""
-        if not self._commits or self._commits[0][0] != xid:
+        """A commit was answered. False when nothing was waiting for it.
+
+        One that changed something is in force when megaflows of before it are gone: see :meth:`purge`.
+        """
+        waiting = next((commit for commit in self._commits if not commit.answered), None)
+        if waiting is None or waiting.xid != xid:
             return False
-        _, self._confirmed, _, changes = self._commits.popleft()
-        self.changed |= changes
+        waiting.answered = True
+        self._settle()
         return True
+
+    def purge(self) -> int | None:
+        """Whether to purge megaflows now: the number to give to :meth:`purged` afterwards. One at a time."""
+        answered = [commit for commit in self._commits if commit.answered]
+        if self._purged_with or not answered:
+            return None
+        self._purged_with = answered[-1].xid
+        return self._purged_with
+
+    def purged(self, number: int) -> None:
+        """Megaflows of before a commit are gone."""
+        if number != self._purged_with:
+            return
+        self._purged_with = 0
+        for commit in self._commits:
+            commit.changes = False
+            if commit.xid == number:
+                break
+        self._settle()
+
+    def _settle(self) -> None:
+        while self._commits and self._commits[0].answered and not self._commits[0].changes:
+            self._confirmed = self._commits.popleft().epoch
 
     @property
     def behind(self) -> int:
-        """Commits that are not answered yet."""
+        """Commits that are not in force yet."""
         return len(self._commits)
 
     def fail(self, now: float) -> None:
@@ -129,4 +173,4 @@ class Link:
             self.failures += 1
             self.phase = Phase.FAILED
             self.retry_at = now + min(0.1 * 2**self.failures, 30.0)
-        self._commits.clear()
+        self._give_up()

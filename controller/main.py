@@ -14,9 +14,10 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from controller import app, megaflows
+from controller import app
 from controller.cluster import Bridge
 from controller.listener import Listeners
+from controller.megaflows import Purger
 from controller.report import Reporter
 from controller.sync import Synchronizer
 from kmn.k8s import resources
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         [resource.plural for resource in _FOLLOWED],
         reporter.submit,
         lambda bridges: listeners.want(_namespaces(bridges)),
-        purge=lambda bridge: megaflows.purge(options.switches / bridge),
+        purge=Purger(lambda bridge: options.switches / bridge).purge,
     )
     app.start(synchronizer)
     listeners = Listeners(app.serve, synchronizer.listening)

@@ -61,6 +61,11 @@ class _Message(NamedTuple):
     message: bytes
 
 
+class _Purged(NamedTuple):
+    channel: Channel
+    number: int
+
+
 class _Listening(NamedTuple):
     bridge: str
     yes: bool
@@ -70,7 +75,7 @@ class _Stop(NamedTuple):
     pass
 
 
-_Item = _Listed | _Event | _Up | _Down | _Message | _Listening | _Stop
+_Item = _Listed | _Event | _Up | _Down | _Message | _Purged | _Listening | _Stop
 
 
 @dataclass(slots=True)
@@ -86,7 +91,7 @@ class Synchronizer:
     """The loop. ``resources`` must all be listed before the first flow is sent: half a picture would remove flows.
 
     ``on_bridges`` is told which bridges there are, whenever that changes; ``on_report`` what to tell the API. ``purge``
-    makes a bridge's switch forget its megaflows.
+    makes a bridge's switch forget its megaflows, and then calls what it was given.
     """
 
     def __init__(
@@ -95,7 +100,7 @@ class Synchronizer:
         on_report: Callable[[Report], None],
         on_bridges: Callable[[dict[str, Bridge]], None] = lambda bridges: None,
         *,
-        purge: Callable[[str], None],
+        purge: Callable[[str, Callable[[], None]], None],
     ) -> None:
         self.cluster = Cluster()
         self.counters = _Counters()
@@ -189,6 +194,11 @@ class Synchronizer:
                 if link is not None and link.channel is channel:
                     LOG.info("%s: disconnected", channel.bridge)
                     del self._links[channel.bridge]
+            case _Purged(channel, number):
+                link = self._links.get(channel.bridge)
+                if link is not None and link.channel is channel:
+                    link.purged(number)
+                    self._confirmed(link)
             case _Listening(bridge, yes):
                 self._listening[bridge] = yes
 
@@ -223,10 +233,11 @@ class Synchronizer:
             self._error(link, SwitchError.read(message))
 
     def _confirmed(self, link: Link) -> None:
-        """A switch has a bundle."""
-        if link.changed:
-            link.changed = False
-            self._purge(link.channel.bridge)
+        """A switch has a bundle, or has forgotten what it derived from flows of before it."""
+        number = link.purge() if link.behind else None
+        if number is not None:
+            channel = link.channel
+            self._purge(channel.bridge, lambda: self._queue.put(_Purged(channel, number)))
         if link.phase is Phase.WRITING and not link.behind:
             LOG.info("%s: in step", link.channel.bridge)
             link.phase, link.failures = Phase.IN_STEP, 0

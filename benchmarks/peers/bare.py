@@ -73,7 +73,18 @@ class BareNetwork:
         )
         ports = [i for i in range(len(self.pods)) if self.node_of(i) == index]
         options = ("userspace-tso-enable=true", "stats-update-interval=3600000")
-        vsctl: list[str] = ["ovs-vsctl", "--no-wait", f"--db={socket}", "init", "--", "set", "Open_vSwitch", "."]
+        # Its socket is there a moment before it listens.
+        vsctl: list[str] = [
+            "ovs-vsctl",
+            "--no-wait",
+            "--retry",
+            f"--db={socket}",
+            "init",
+            "--",
+            "set",
+            "Open_vSwitch",
+            ".",
+        ]
         vsctl += [f"other_config:{option}" for option in options]
         vsctl += ["--", "add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=netdev", "fail_mode=secure"]
         for i in ports:

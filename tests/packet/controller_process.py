@@ -13,8 +13,9 @@ import sys
 import threading
 from pathlib import Path
 
-from controller import app, megaflows
+from controller import app
 from controller.listener import Listeners
+from controller.megaflows import Purger
 from controller.report import Report
 from controller.sync import Synchronizer
 
@@ -33,7 +34,7 @@ def main() -> None:
         RESOURCES,
         report,
         lambda bridges: listeners.want({name: bridge.netns for name, bridge in bridges.items()}),
-        purge=lambda bridge: megaflows.purge(Path(sys.argv[1]) / bridge),
+        purge=Purger(lambda bridge: Path(sys.argv[1]) / bridge).purge,
     )
     app.start(synchronizer)
     listeners = Listeners(app.serve, synchronizer.listening)

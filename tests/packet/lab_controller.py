@@ -12,7 +12,7 @@ import struct
 import threading
 from pathlib import Path
 
-from controller import megaflows
+from controller.megaflows import Purger
 from controller.openflow import wire
 from controller.report import Report
 from controller.sync import Synchronizer
@@ -89,9 +89,8 @@ class Controller:
     def __init__(self) -> None:
         self.reports: list[Report] = []
         self._runs: dict[str, Path] = {}
-        self.synchronizer = Synchronizer(
-            RESOURCES, self.reports.append, purge=lambda bridge: megaflows.purge(self._runs[bridge])
-        )
+        self._purger = Purger(self._runs.__getitem__)
+        self.synchronizer = Synchronizer(RESOURCES, self.reports.append, purge=self._purger.purge)
         self.channels: dict[str, UnixChannel] = {}
         self._thread = threading.Thread(target=self.synchronizer.run)
         self._thread.start()
@@ -116,3 +115,4 @@ class Controller:
             channel.thread.join()
         self.synchronizer.stop()
         self._thread.join()
+        self._purger.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import controller_objects as make
 import pytest
@@ -61,8 +62,15 @@ class Bench:
 
     def __init__(self) -> None:
         self.reports: list[Report] = []
-        self.synchronizer = Synchronizer(RESOURCES, self.reports.append, purge=lambda bridge: None)
+        self.purging: list[Callable[[], None]] | None = None  # None: done at once
+        self.synchronizer = Synchronizer(RESOURCES, self.reports.append, purge=self._purge)
         self.now = 1000.0
+
+    def _purge(self, bridge: str, done: Callable[[], None]) -> None:
+        if self.purging is None:
+            done()
+        else:
+            self.purging.append(done)
 
     def step(self) -> None:
         """Everything in the queue, then what follows."""
@@ -124,6 +132,24 @@ def test_nothing_is_sent_before_every_resource_was_listed(bench: Bench) -> None:
     assert switch.answer() == [18, 18]
     bench.step()
     assert wire.BUNDLE_ADD in switch.answer()
+
+
+def test_versions_are_in_force_when_megaflows_of_before_are_gone(bench: Bench) -> None:
+    """One purge at a time; it counts for what was confirmed before it began."""
+    switch = connected(bench)
+    bench.purging = []
+    for version in (5, 6):
+        bench.event(version, f"10.244.1.{version}")
+        bench.step()
+        switch.answer()
+        bench.step()
+    assert (len(bench.purging), bench.observed["services"]) == (1, "1")
+    bench.purging.pop()()
+    bench.step()
+    assert (len(bench.purging), bench.observed["services"]) == (1, "5")
+    bench.purging.pop()()
+    bench.step()
+    assert (bench.purging, bench.observed["services"]) == ([], "6")
 
 
 def test_versions_are_in_force_when_all_bridges_confirmed(bench: Bench) -> None:
