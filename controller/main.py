@@ -20,6 +20,7 @@ from controller.listener import Listeners
 from controller.megaflows import Purger
 from controller.report import Reporter
 from controller.sync import Synchronizer
+from kmn import garbage
 from kmn.k8s import resources
 from kmn.k8s.reflector import Reflector
 from kmn.k8s.rest import RestClient
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options(arguments)
     _log_to(options.log_file, options.verbose)
     sys.setswitchinterval(_SWITCH_INTERVAL)
+    garbage.spread()
     client = RestClient.from_kubeconfig(options.kubeconfig)
     _end_on_signals()
     reporter = Reporter(client)

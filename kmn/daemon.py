@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from kmn import garbage
 from kmn.apiserver.admission import ClusterAdmission
 from kmn.apiserver.local import LocalClient
 from kmn.apiserver.pki import Pki, write_kubeconfig
@@ -202,6 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lifeline", type=int, help="descriptor whose end of file ends the cluster")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    garbage.spread()
     spec = ClusterSpec.from_object(json.loads(args.spec.read_text()))
     code = 1
     try:
