@@ -1,13 +1,14 @@
-"""What policies say, typed: NetworkPolicy (networking.k8s.io/v1).
+"""What policies say, typed. Here is NetworkPolicy (networking.k8s.io/v1); ``kmn.policy.clusterwide`` has its betters.
 
-A policy isolates the pods that it selects: what no rule of any such policy allows is denied.
+Policies are asked tier by tier. A NetworkPolicy isolates the pods that it selects: what no rule of any such policy
+allows is denied. Rules of the other tiers are in an order, and the first that matches decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,6 +16,8 @@ from kmn.k8s.objects import Key, Object, describe, key_of
 from kmn.k8s.selectors import EVERYTHING, LabelSelector, selector_of_object
 
 __all__ = [
+    "STAGED",
+    "Action",
     "Block",
     "Direction",
     "NamedPort",
@@ -24,10 +27,33 @@ __all__ = [
     "PodPeer",
     "PortRange",
     "Rule",
+    "Tier",
     "network_policy",
+    "node_peer",
+    "staged",
 ]
 
 Network: TypeAlias = IPv4Network | IPv6Network
+
+
+# Annotation of a policy that is tried out: "true" means that its verdicts are counted and logged, and nothing more.
+STAGED = "kmn.io/policy-staged"
+
+
+class Tier(IntEnum):
+    """Who speaks first. What a tier does not decide goes on to the next; what none decides is allowed."""
+
+    ADMIN = 1  # of the cluster's administrators: AdminNetworkPolicy, ClusterNetworkPolicy
+    NETWORK_POLICY = 2  # of the owners of namespaces; decides whatever is about a pod that one of them isolates
+    BASELINE = 3  # what holds where they are silent: BaselineAdminNetworkPolicy, ClusterNetworkPolicy
+
+
+class Action(Enum):
+    """What a rule does with what it matches. NetworkPolicy's rules all allow."""
+
+    ALLOW = "Allow"
+    DENY = "Deny"
+    PASS = "Pass"  # on to the next tier
 
 
 class Direction(Enum):
@@ -39,18 +65,25 @@ class Direction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PodPeer:
-    """Pods by labels: of one namespace, or of all namespaces with certain labels."""
+    """Pods by labels: of one namespace, or of all namespaces with certain labels. Or nodes: those are in none."""
 
-    namespace: str | None  # a name; None: ``namespaces`` says which
+    namespace: str | None  # a name; None: ``namespaces`` says which; "": nodes are meant, see :func:`node_peer`
     namespaces: LabelSelector
     pods: LabelSelector
 
     def __str__(self) -> str:
+        if self.namespace == "":
+            return f"nodes {self.pods}" if self.pods.requirements else "all nodes"
         pods = f"pods {self.pods}" if self.pods.requirements else "all pods"
         if self.namespace is not None:
             return f"{pods} of namespace {self.namespace}"
         namespaces = f"namespaces {self.namespaces}" if self.namespaces.requirements else "all namespaces"
         return f"{pods} of {namespaces}"
+
+
+def node_peer(nodes: LabelSelector) -> PodPeer:
+    """Nodes by labels."""
+    return PodPeer("", EVERYTHING, nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +150,12 @@ class NamedPort:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule, of what is allowed. ``peers`` and ``ports``: any of them must match; None: all do."""
+    """One rule. ``peers`` and ``ports``: any of them must match; None: all do."""
 
     name: str  # as messages call it: "ingress[0]"
     peers: tuple[Peer, ...] | None = None
     ports: tuple[PortRange | NamedPort, ...] | None = None
+    action: Action = Action.ALLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +167,14 @@ class Policy:
     subject: PodPeer
     ingress: tuple[Rule, ...] | None
     egress: tuple[Rule, ...] | None
+    tier: Tier = Tier.NETWORK_POLICY
+    priority: int = 0  # within the tier: the lowest speaks first; NetworkPolicies have none
+    staged: bool = False  # only as if
+
+    @property
+    def isolates(self) -> bool:
+        """Whether what none of its kind allows is denied to the pods that it selects."""
+        return self.tier is Tier.NETWORK_POLICY
 
     def rules(self, direction: Direction) -> tuple[Rule, ...] | None:
         return self.ingress if direction is Direction.INGRESS else self.egress
@@ -162,7 +204,13 @@ def network_policy(obj: Object) -> Policy:
         PodPeer(key.namespace, EVERYTHING, selector_of_object(spec.get("podSelector") or {})),
         rules[Direction.INGRESS],
         rules[Direction.EGRESS],
+        staged=staged(obj),
     )
+
+
+def staged(obj: Object) -> bool:
+    """Whether a policy is only tried out."""
+    return (obj["metadata"].get("annotations") or {}).get(STAGED) == "true"
 
 
 def _rules(namespace: str, spec: dict[str, Any], direction: Direction) -> tuple[Rule, ...]:
