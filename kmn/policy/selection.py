@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeAlias, TypeVar
 
 from kmn.k8s.objects import Key, Object, key_of, labels
 from kmn.k8s.selectors import LabelSelector
 from kmn.policy.model import PodPeer
 
-__all__ = ["Address", "Changed", "Group", "Member", "Selection", "member_of"]
+__all__ = ["Address", "Changed", "Group", "Member", "Selection", "member_of", "node_member_of"]
 
 Address: TypeAlias = IPv4Address | IPv6Address
 K = TypeVar("K")
@@ -59,6 +59,18 @@ def member_of(pod: Object) -> Member | None:
     )
     addresses = tuple(IPv6Address(text) if ":" in text else IPv4Address(text) for text in texts)
     return Member(key_of(pod), labels(pod), addresses, spec.get("nodeName") or "", ports)
+
+
+def node_member_of(node: Object) -> Member | None:
+    """A node as policies see it: nodes are selected by labels as pods are, in a namespace of no name."""
+    addresses = [
+        each["address"]
+        for each in (node.get("status") or {}).get("addresses") or ()
+        if each["type"] in ("InternalIP", "ExternalIP")
+    ]
+    if not addresses:
+        return None
+    return Member(Key("", node["metadata"]["name"]), labels(node), tuple(map(ip_address, dict.fromkeys(addresses))))
 
 
 @dataclass(eq=False, slots=True)
@@ -105,6 +117,14 @@ class Selection:
             group.members = {member.key: member for member in self._candidates(peer) if self._holds(peer, member)}
         group.users += 1
         return group
+
+    def groups_of(self, key: Key) -> Iterator[Group]:
+        """The groups that a pod is in."""
+        member = self.members.get(key)
+        for place in _places(member) if member is not None else ():
+            for group in self._waiting.get(place, ()):
+                if key in group.members:
+                    yield group
 
     def release(self, group: Group) -> None:
         """Let go of a group; it is forgotten with its last user."""
