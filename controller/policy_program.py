@@ -38,6 +38,7 @@ from kmn.k8s.objects import Key
 from kmn.k8s.selectors import EVERYTHING
 from kmn.policy.model import Action, Block, Direction, Log, NamedPort, Network, PodPeer, Policy, PortRange, Rule, Tier
 from kmn.policy.selection import Address, Changed, Group, Selection
+from kmn.policy.verdicts import rank
 
 __all__ = ["PolicyKey", "Program", "Settings"]
 
@@ -205,7 +206,7 @@ class Program:
             now |= {key: policy for key, policy in changes.items() if policy is not None and policy.tier is tier}
             if before == now:
                 continue
-            ranked = sorted(now, key=lambda key: (now[key].priority, key.key.name, key.kind))
+            ranked = sorted(now, key=lambda key: rank(now[key]))
             kept = {
                 key: place
                 for key, place in self._order.get(tier, {}).items()
