@@ -57,6 +57,7 @@ from controller.views import (
     policy_view,
 )
 from kmn.k8s.objects import Key, Object, key_of, labels
+from kmn.k8s.resources import POLICIES
 from kmn.policy.model import Log
 
 __all__ = ["Bridge", "Cluster"]
@@ -77,10 +78,10 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "clusters": cluster_view,
     "weights": pod_weight,
     "namespaces": lambda obj: None,  # for controller.outside and controller.policies only
-    "networkpolicies": policy_view,
+    **dict.fromkeys((resource.plural for resource in POLICIES), policy_view),
 }
 
-_POLICIES = {"networkpolicies": "NetworkPolicy"}
+_KIND_OF_POLICIES = {resource.plural: resource.kind for resource in POLICIES}
 
 
 def _views_of(resource: str) -> tuple[str, ...]:
@@ -148,7 +149,9 @@ class Cluster:
         names += [f"Edge/{edge.name}/{host.name}" for edge in views["edges"].values() for host in edge.hosts]
         names += [name for pod in views["pods"] for name in (f"Pod/{pod} Ingress", f"Pod/{pod} Egress")]
         names += ["NetworkPolicies"]
-        names += [name for policy in views["networkpolicies"].values() for name in rules_of(policy)]
+        names += [
+            name for plural in _KIND_OF_POLICIES for policy in views[plural].values() for name in rules_of(policy)
+        ]
         return feature, [name for name in names if object_hash(name) == object_of(cookie)]
 
     # What happens.
@@ -202,8 +205,8 @@ class Cluster:
                 self.policies.put_namespace(key.name, labels(obj) if obj is not None else None)
             case "nodes":
                 self.policies.put_node(key, obj)
-            case _ if resource in _POLICIES:
-                self.policies.put_policy(_POLICIES[resource], key, view)
+            case _ if resource in _KIND_OF_POLICIES:
+                self.policies.put_policy(_KIND_OF_POLICIES[resource], key, view)
 
     def _set(self, resource: str, key: Key, view: Any) -> None:
         if not self._known.put(resource, key, view):

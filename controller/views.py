@@ -21,7 +21,8 @@ from controller.pipeline import MASQUERADE_PORTS
 from kmn.k8s import dataplane, objects
 from kmn.k8s.families import internal_ipv6, pod_ips
 from kmn.k8s.objects import Key, Object, describe, key_of, name_of
-from kmn.policy.model import Log, Policy, network_policy
+from kmn.policy.clusterwide import policy_of
+from kmn.policy.model import Log, Policy
 
 __all__ = [
     "ClusterView",
@@ -127,9 +128,9 @@ def _host_ports(obj: Object) -> tuple[HostPort, ...]:
 
 
 def policy_view(obj: Object) -> Policy:
-    """What a NetworkPolicy says."""
+    """What a policy of any kind says."""
     try:
-        return network_policy(obj)
+        return policy_of(obj)
     except ValueError as error:
         raise Malformed(str(error)) from error
 

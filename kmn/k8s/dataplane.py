@@ -92,7 +92,18 @@ REJECT_IPV6 = "fd6b:6d6e::fd"
 #   problems: [text], objects that the controller ignores until they are corrected; left out when there are none
 #   drops: [{kind, name, reason, message}], objects for want of which packets are lost, likewise
 DATAPLANE_NAME = "default"
-OBSERVED_RESOURCES = ("nodes", "pods", "services", "endpointslices", "edges", "networkpolicies", "namespaces")
+OBSERVED_RESOURCES = (
+    "nodes",
+    "pods",
+    "services",
+    "endpointslices",
+    "edges",
+    "namespaces",
+    "networkpolicies",
+    "adminnetworkpolicies",
+    "baselineadminnetworkpolicies",
+    "clusternetworkpolicies",
+)
 
 
 def mac_of(ip: str) -> str:
