@@ -206,12 +206,13 @@ def policy_explain(
     port: Annotated[str, typer.Argument(metavar="PORT[/PROTOCOL]", help="Of the pod: behind a Service, its target.")],
     namespace: NamespaceOption = None,
     output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml.")] = "text",
+    staged: Annotated[bool, typer.Option("--staged", help="As if staged policies were in force.")] = False,
     name: NameOption = None,
 ) -> None:
     """Which policies and rules allow a connection, and what is missing where none does. No packet is sent."""
     from kmn.cli.policy import explain
 
-    raise typer.Exit(explain(source, destination, port, namespace or "default", name, output))
+    raise typer.Exit(explain(source, destination, port, namespace or "default", name, output, staged=staged))
 
 
 @app.command()
