@@ -36,6 +36,7 @@ __all__ = [
     "NETWORKPOLICIES",
     "NODES",
     "PODS",
+    "POLICIES",
     "REPLICASETS",
     "REPLICATIONCONTROLLERS",
     "SECRETS",
@@ -151,6 +152,7 @@ BASELINEADMINNETWORKPOLICIES = _in(
     "policy.networking.k8s.io/v1alpha1", "baselineadminnetworkpolicies", "BaselineAdminNetworkPolicy", "banp",
     **_CLUSTERWIDE,
 )  # fmt: skip
+POLICIES = (NETWORKPOLICIES, ADMINNETWORKPOLICIES, BASELINEADMINNETWORKPOLICIES, CLUSTERNETWORKPOLICIES)
 
 # kmn's own. A Cluster is the resolved cluster file; an Edge is the way to the emulated internet; a DataPlane is what
 # the controller reports: how far the flows of every bridge have come.
