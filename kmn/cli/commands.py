@@ -96,6 +96,14 @@ def apply(
 
 
 @app.command()
+def wait(name: NameOption = None, timeout: TimeoutOption = 60.0) -> None:
+    """Wait until pods are ready, Services know them, and bridges have what policies say. Exit code 1: not in time."""
+    from kmn.cli.up import wait as run
+
+    raise typer.Exit(run(name, timeout))
+
+
+@app.command()
 def delete(
     what: Annotated[
         list[str] | None,

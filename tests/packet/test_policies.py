@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from clusterlab import eventually, running
+from faultlab import kmn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from policy_worlds import NAMESPACES, cluster_policies, policies
@@ -21,7 +22,7 @@ from kmn import Cluster
 from kmn.cli.policy import judge_of
 from kmn.emulator import netns
 from kmn.k8s.objects import Key, Object, key_of
-from kmn.k8s.resources import POLICIES
+from kmn.k8s.resources import PODS, POLICIES
 from kmn.ovstools import argv as ovs_argv
 
 pytestmark = [pytest.mark.packet, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -202,6 +203,21 @@ def said(connection: socket.socket) -> bool:
         return connection.recv(4096).startswith(b"HTTP/1.1 200")
     except TimeoutError:
         return False
+
+
+def test_kmn_wait_tells_when_policies_are_in_force(cluster: Cluster) -> None:
+    cluster.apply(policy("none", policyTypes=["Ingress"]))
+    done = kmn("wait", "--name", cluster.name)
+    assert (done.returncode, done.stdout.count("all of it in force")) == (0, 1), done.stderr
+    assert not reached(cluster)
+    late = pod("late", "n1")
+    late["spec"]["nodeName"] = ""
+    late["spec"]["nodeSelector"] = {"no": "such"}
+    cluster.apply(late)
+    done = kmn("wait", "--name", cluster.name, "--timeout", "1")
+    assert done.returncode == 1
+    assert "late" in done.stdout + done.stderr
+    cluster.client.delete(PODS, "default", "late")
 
 
 def test_known_connections_are_kept(cluster: Cluster) -> None:
