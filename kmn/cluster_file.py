@@ -21,6 +21,7 @@ from kmn.cluster_spec import (
     ClusterSpec,
     DnsSpec,
     FabricLink,
+    IngressController,
     Ipv6Spec,
     KubeProxySpec,
     Link,
@@ -30,7 +31,7 @@ from kmn.cluster_spec import (
     OutsideHost,
     PolicySpec,
 )
-from kmn.k8s.dataplane import IPVS_SCHEDULERS, OWN_IPV6
+from kmn.k8s.dataplane import INGRESS_CONTROLLERS, IPVS_SCHEDULERS, OWN_IPV6
 from kmn.k8s.errors import FieldError
 from kmn.k8s.schema import Report, Schemas, did_you_mean
 from kmn.k8s.yaml import YamlError, parse_documents
@@ -154,6 +155,7 @@ class _Reader:
             manifests=self.manifests(),
             initial_delay=None if delay is None else parse_duration(delay),
             ipv6=ipv6,
+            ingress=self.ingress(),
         )
 
     # --- networks -----------------------------------------------------------------------------------------------
@@ -461,6 +463,27 @@ class _Reader:
         if entry.get("ipvs"):
             self.wrong("kubeProxy.ipvs", f"is of mode ipvs only, spec.kubeProxy.mode is {mode}: write mode: ipvs")
         return KubeProxySpec(mode)
+
+    def ingress(self) -> tuple[IngressController, ...] | None:
+        """A controller is its name, or fields. Of a name that is not known ``spec.controller`` is made from it."""
+        entry = self.spec.get("ingress") or {}
+        if "controllers" not in entry:
+            return None
+        found: list[IngressController] = []
+        for each in entry["controllers"]:
+            fields: dict[str, Any] = {"name": each} if isinstance(each, str) else each
+            known = INGRESS_CONTROLLERS.get(fields["name"], f"kmn.io/ingress-{fields['name']}")
+            controller = fields.get("controller", known)
+            found.append(IngressController(fields["name"], controller, fields.get("default", False)))
+        for what, values in (
+            ("name", [each.name for each in found]),
+            ("controller", [each.controller for each in found]),
+        ):
+            self.unique((f"ingress.controllers[{i}].{what}", value) for i, value in enumerate(values))
+        defaults = [f"ingress.controllers[{i}].default" for i, each in enumerate(found) if each.default]
+        for path in defaults[1:]:
+            self.wrong(path, f"spec.{defaults[0]} is the default already: there can be one")
+        return tuple(found)
 
     def policy(self) -> PolicySpec:
         entry = self.spec.get("policy") or {}

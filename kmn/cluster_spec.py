@@ -17,6 +17,7 @@ __all__ = [
     "ClusterSpec",
     "DnsSpec",
     "FabricLink",
+    "IngressController",
     "Ipv6Spec",
     "KubeProxySpec",
     "Link",
@@ -120,6 +121,15 @@ class Ipv6Spec:
 
 
 @dataclass(frozen=True, slots=True)
+class IngressController:
+    """An ingress controller. It takes Ingresses of the classes whose ``spec.controller`` is ``controller``."""
+
+    name: str  # of the IngressClass that comes with it, and after "ingress-" of its namespace
+    controller: str
+    default: bool = False  # its class is for Ingresses that name none
+
+
+@dataclass(frozen=True, slots=True)
 class KubeProxySpec:
     """How Services choose among their endpoints."""
 
@@ -162,6 +172,7 @@ class ClusterSpec:
     manifests: tuple[str, ...] = ()  # absolute paths or URLs-to-be-refused; resolved against the file's folder
     initial_delay: float | None = None  # seconds; overrides every probe's initialDelaySeconds when set
     ipv6: Ipv6Spec | None = None  # None: the cluster is IPv4 only
+    ingress: tuple[IngressController, ...] | None = None  # None: one comes when an object asks for it
 
     @property
     def fabric_address(self) -> IPv4Address:
@@ -257,6 +268,9 @@ class ClusterSpec:
             },
             "manifests": list(self.manifests),
         }
+        if self.ingress is not None:
+            controllers = [_controller_object(controller) for controller in self.ingress]
+            spec["ingress"] = {"controllers": controllers}
         if self.initial_delay is not None:
             spec["probes"] = {"initialDelay": format_duration(self.initial_delay)}
         return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": self.name}, "spec": spec}
@@ -270,6 +284,14 @@ def _both(network: IPv4Network, other: IPv6Network | None) -> str:
 def _kube_proxy_object(proxy: KubeProxySpec) -> dict[str, Any]:
     ipvs = {"scheduler": proxy.scheduler} if proxy.scheduler else {}
     return {"mode": proxy.mode, **_present(ipvs=ipvs)}
+
+
+def _controller_object(controller: IngressController) -> dict[str, Any]:
+    return {
+        "name": controller.name,
+        "controller": controller.controller,
+        **_present(default=controller.default),
+    }
 
 
 def _masquerade_object(masquerade: MasqueradeSpec | None) -> bool | dict[str, Any]:

@@ -71,12 +71,13 @@ class Daemon:
         self.admission = ClusterAdmission(spec, self.store)
         self.client = LocalClient(self.store, self.admission)
         self.underlay = Underlay(spec, self.paths)
-        self.control_plane = ControlPlane(self.client, spec, lambda: self.underlay.datapath_type)
+        self.control_plane = ControlPlane(self.client, spec, lambda: self.underlay.datapath_type, self._serve_ingress)
         self.nodes = NodeManager(self.client, spec, self.paths, self.underlay, self.kernel)
         self.kubelet = Kubelet(self.client, spec, self.paths, self.underlay, self.kernel)
         self.api: ApiServer | None = None
         self._children: list[Child] = []
         self._stops: list[Callable[[], Any]] = []
+        self._starting: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Bring everything up. Returns when all nodes are there; pods come by themselves."""
@@ -115,6 +116,7 @@ class Daemon:
     async def stop(self) -> None:
         """Stop the parts in reverse order, then the child processes; errors are logged, the rest is stopped all the
         same."""
+        await asyncio.gather(*self._starting, return_exceptions=True)
         for child in self._children:
             child.release()  # the runtime, for one, ends by itself when the kubelet is gone
         for stop in reversed(self._stops):
@@ -140,6 +142,11 @@ class Daemon:
         await self.api.start([listener])
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
         write_kubeconfig(self.paths.kubeconfig, self.spec.name, url, pki)
+
+    def _serve_ingress(self) -> None:
+        options = ("--kubeconfig", str(self.paths.kubeconfig), "--run", str(self.paths.root))
+        ingress = self._child("ingress", "kmn.ingress", *options)
+        self._starting.append(asyncio.create_task(ingress.start(), name="start-ingress"))
 
     def _child(self, name: str, module: str, *args: str) -> Child:
         child = Child(

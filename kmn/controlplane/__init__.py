@@ -13,6 +13,7 @@ from typing import cast
 from kmn.cluster_spec import ClusterSpec
 from kmn.controlplane.dataplaneproblems import DataPlaneProblems
 from kmn.controlplane.endpoints import EndpointSlices, Mirroring
+from kmn.controlplane.ingresscontrollers import IngressControllers
 from kmn.controlplane.loadbalancers import LoadBalancers
 from kmn.controlplane.namespaces import NamespaceContents
 from kmn.controlplane.nodeipam import NodeIpam
@@ -36,11 +37,16 @@ __all__ = ["ControlPlane"]
 class ControlPlane:
     """All reconcilers of a cluster. ``start`` is called from the loop; ``stop`` leaves all objects as they are.
 
-    ``datapath_type`` tells which datapath bridges have, ``system`` or ``netdev``, once the machine was looked at.
+    ``datapath_type`` tells which datapath bridges have, ``system`` or ``netdev``, once the machine was looked at;
+    ``serve_ingress`` starts what runs in ingress controllers' pods.
     """
 
     def __init__(
-        self, client: LoopClient, spec: ClusterSpec, datapath_type: Callable[[], str] = lambda: "netdev"
+        self,
+        client: LoopClient,
+        spec: ClusterSpec,
+        datapath_type: Callable[[], str] = lambda: "netdev",
+        serve_ingress: Callable[[], None] = lambda: None,
     ) -> None:
         self._spec = spec
         reconcilers = [
@@ -59,6 +65,7 @@ class ControlPlane:
             EndpointSlices(client),
             Mirroring(client),
             LoadBalancers(client, spec),
+            IngressControllers(client, spec, serve_ingress),
             SctpPorts(client, datapath_type),
             DataPlaneProblems(client),
         ]

@@ -13,15 +13,15 @@ from pathlib import Path
 import uvloop
 
 from kmn.dns.config import DnsConfig
-from kmn.dns.feed import Feed
 from kmn.dns.internet import HostServers
-from kmn.dns.placement import Placement
 from kmn.dns.responder import Responder
+from kmn.dns.server import placement_of
 from kmn.dns.zone import Zone
 from kmn.k8s.errors import ApiError
 from kmn.k8s.objects import Key, Object
 from kmn.k8s.resources import CLUSTERS, EDGES, PODS, Resource
 from kmn.k8s.rest import RestClient
+from kmn.programs.feed import Feed
 
 __all__ = ["main"]
 
@@ -39,7 +39,7 @@ def read_config(client: RestClient) -> DnsConfig:
 async def serve(client: RestClient, config: DnsConfig) -> None:
     """Answer until SIGTERM or SIGINT."""
     zone = Zone(config)
-    placement = Placement(Responder(zone))
+    placement = placement_of(Responder(zone))
 
     def apply(resource: Resource, key: Key, obj: Object | None) -> None:
         zone.update(resource, key, obj)

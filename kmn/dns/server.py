@@ -11,10 +11,12 @@ from functools import partial
 from typing import Any
 
 from kmn.dns.forward import Forwarder, UpstreamError
+from kmn.dns.manifests import DNS_PROGRAM
 from kmn.dns.responder import Outside, Responder
 from kmn.dns.sockets import PORT, in_netns, listeners
+from kmn.programs.placement import Place, Placement
 
-__all__ = ["PodServer"]
+__all__ = ["PodServer", "placement_of"]
 
 log = logging.getLogger(__name__)
 
@@ -144,3 +146,12 @@ class PodServer:
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def placement_of(responder: Responder, *, port: int = PORT) -> Placement[PodServer]:
+    """A server in each pod that wants one, all with the same answers."""
+
+    def make(place: Place) -> PodServer:
+        return PodServer(responder, place.netns, (*place.addresses, "127.0.0.1"), port=port)
+
+    return Placement(DNS_PROGRAM, make)

@@ -5,7 +5,7 @@ Kubernetes treats ``ports`` as informational: a number that a container's probes
 has but a Service that selects the pod sends its traffic to (a numeric targetPort) is the first container's.
 
 The annotation ``kmn.io/program`` says that a real program listens in the pod: ``dns`` kmn's DNS server on port 53,
-``none`` whatever the user starts, so that nothing is emulated there.
+``ingress`` kmn's Envoy on 80, 443 and 10254, ``none`` whatever the user starts, so that nothing is emulated there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from kmn.k8s.objects import Key, Object, annotation, key_of, labels, namespace_o
 __all__ = ["ServiceIndex", "declared_ports", "is_sidecar", "named_port", "port_sets", "probed_ports", "target_ports"]
 
 _Label = tuple[str, str]
-_DNS_PORT = 53
+# Where kmn's own programs listen; other ports of their pods are emulated.
+_PROGRAM_PORTS = {"dns": {53}, "ingress": {80, 443, 10254}}
 
 
 def declared_ports(container: Object) -> list[Port]:
@@ -84,7 +85,7 @@ def port_sets(pod: Object, services: Iterable[Object]) -> dict[str, tuple[Port, 
 
 def _emulated(port: Port, program: str | None) -> bool:
     """Whether the runtime listens on a port, or leaves it to the pod's program."""
-    return program is None or (program == "dns" and port[1] != _DNS_PORT)
+    return program is None or (program in _PROGRAM_PORTS and port[1] not in _PROGRAM_PORTS[program])
 
 
 class ServiceIndex:

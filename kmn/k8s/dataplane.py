@@ -18,6 +18,7 @@ __all__ = [
     "HAIRPIN_IP",
     "HAIRPIN_IPV6",
     "HOST_OFPORT",
+    "INGRESS_CONTROLLERS",
     "IPVS_SCHEDULERS",
     "MAC",
     "NETNS",
@@ -41,7 +42,7 @@ __all__ = [
 NETNS = "kmn.io/netns"  # name under /run/netns: `ip netns exec NAME ...`
 MAC = "kmn.io/mac"
 OFPORT = "kmn.io/ofport"  # OpenFlow port number on the node's bridge, decimal
-# Annotation of Pods only: one of kmn's own programs listens in the pod. Its value is the program's name ("dns").
+# Annotation of Pods only: one of kmn's own programs listens in the pod: "dns", "ingress", or "none" for the user's.
 PROGRAM = "kmn.io/program"
 # Annotation of Pods only: how much of a Service they get with the scheduler wrr, a whole number from 1 to 256.
 WEIGHT = "kmn.io/weight"
@@ -63,6 +64,9 @@ CONTROLLER_PORT = 6653  # the controller listens on 127.0.0.1 in each node's nam
 
 # Schedulers of IPVS that bridges emulate, kube-proxy's default first: values of spec.kubeProxy.ipvs.scheduler.
 IPVS_SCHEDULERS = ("rr", "wrr", "sh")
+
+# Ingress controllers as their users know them: the name of their class, and its spec.controller.
+INGRESS_CONTROLLERS = {"nginx": "k8s.io/ingress-nginx"}
 
 # Connection tracking zones of a bridge: every connection and its DNAT, and SNAT. A connection that needs both
 # translations is in both, and its answers pass the second first.

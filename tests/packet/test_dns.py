@@ -15,9 +15,8 @@ import pytest
 
 from kmn.dns.config import DnsConfig
 from kmn.dns.forward import Forwarder
-from kmn.dns.placement import Placement
 from kmn.dns.responder import Responder
-from kmn.dns.server import PodServer
+from kmn.dns.server import PodServer, placement_of
 from kmn.dns.sockets import in_netns
 from kmn.dns.zone import Zone
 from kmn.emulator import netns
@@ -328,22 +327,22 @@ def test_pods_are_served_from_namespace_to_deletion() -> None:
     key = Key("kube-system", "c")
 
     async def run() -> None:
-        placement = Placement(Responder(zone_of()))
+        placement = placement_of(Responder(zone_of()))
         running = asyncio.create_task(placement.run())
         placement.update(key, dns_pod(space, "1"))
         placement.update(Key("shop", "other"), {"metadata": {"name": "other", "uid": "2"}, "status": {}})
         await asyncio.sleep(0)
-        assert placement.serving == ()
+        assert not placement.serving
         new_namespace(space)
-        await until(lambda: placement.serving == (key,))
+        await until(lambda: list(placement.serving) == [key])
         [reply] = await over_udp(space, question(WEB))
         assert addresses(reply) == ["10.96.0.7"]
         placement.update(key, dns_pod(space, "3"))  # replaced under the same name
-        await until(lambda: placement._servers[key][0].uid == "3" if key in placement._servers else False)
+        await until(lambda: placement._running[key][0].uid == "3" if key in placement._running else False)
         [reply] = await over_udp(space, question(WEB))
         assert addresses(reply) == ["10.96.0.7"]
         placement.update(key, None)
-        await until(lambda: placement.serving == ())
+        await until(lambda: not placement.serving)
         with pytest.raises(ConnectionRefusedError):
             await over_udp(space, question(WEB))
         running.cancel()

@@ -7,6 +7,7 @@ address is taken only by an object that nothing else refuses. Objects of kmn its
 from __future__ import annotations
 
 from kmn.apiserver.admission.defaults import set_defaults
+from kmn.apiserver.admission.ingressclasses import fill_default_class
 from kmn.apiserver.admission.ipfamilies import settle_families
 from kmn.apiserver.admission.schema import check_schema
 from kmn.apiserver.admission.services import ServiceAllocator, carry_over
@@ -18,7 +19,7 @@ from kmn.apiserver.store import Store
 from kmn.cluster_spec import ClusterSpec
 from kmn.k8s.errors import FieldError, Invalid
 from kmn.k8s.objects import Object
-from kmn.k8s.resources import CLUSTERS, SERVICES, Resource
+from kmn.k8s.resources import CLUSTERS, INGRESSES, SERVICES, Resource
 
 __all__ = ["ClusterAdmission"]
 
@@ -26,11 +27,13 @@ __all__ = ["ClusterAdmission"]
 class ClusterAdmission:
     """Admission of one cluster; owns its Service addresses and node ports.
 
-    What a policy selects is looked up in ``store``, for warnings; without a store nothing is said of that.
+    What a policy selects is looked up in ``store``, for warnings, and so is the default IngressClass; without a store
+    neither is known.
     """
 
     def __init__(self, spec: ClusterSpec, store: Store | None = None) -> None:
         self._services = ServiceAllocator(*spec.service_cidrs)
+        self._store = store
         self._around = StoreSurroundings(store) if store is not None else None
 
     def admit(
@@ -56,6 +59,8 @@ class ClusterAdmission:
             new.setdefault("spec", {})
             carry_over(new, old)
         set_defaults(new)
+        if resource is INGRESSES and operation == "CREATE" and self._store is not None:
+            fill_default_class(new, self._store)
         wrong_families = settle_families(new, old, self._services.families) if resource is SERVICES else []
         if wrong_families and trusted:
             raise Invalid(resource.kind, _name(new), wrong_families)

@@ -23,6 +23,7 @@ from kmn.apiserver.admission.rules import (
     wildcard_subdomain,
 )
 from kmn.apiserver.admission.service_rules import special_address
+from kmn.ingress.classes import CLASS_ANNOTATION
 from kmn.k8s.objects import Object, annotation
 from kmn.policy.model import STAGED
 
@@ -40,7 +41,6 @@ Fields = dict[str, Any]
 _PATH_TYPES = ("Exact", "Prefix", "ImplementationSpecific")
 _BAD_IN_PATHS = ("//", "/./", "/../", "%2f", "%2F")
 _MAX_ENDPOINTS, _MAX_ADDRESSES, _MAX_SLICE_PORTS = 1000, 100, 20000
-_INGRESS_CLASS = "kubernetes.io/ingress.class"
 
 
 # --- endpoints --------------------------------------------------------------------------------------------------
@@ -209,9 +209,9 @@ def check_ingress(errors: Errors, new: Object, old: Object | None) -> None:
     name = spec.get("ingressClassName")
     if name is not None:
         errors.check("spec.ingressClassName", name, dns_subdomain)
-        annotated = (new["metadata"].get("annotations") or {}).get(_INGRESS_CLASS)
+        annotated = (new["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION)
         if old is None and annotated is not None and annotated != name:
-            path = f"metadata.annotations[{_INGRESS_CLASS}]"
+            path = f"metadata.annotations[{CLASS_ANNOTATION}]"
             errors.invalid(path, annotated, f"must be spec.ingressClassName ({name}) when both are given")
 
 

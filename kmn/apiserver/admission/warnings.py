@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 from kmn.apiserver.admission.templates import KINDS, pod_of, spec_path
 from kmn.k8s.objects import Object, describe
@@ -15,32 +14,14 @@ __all__ = ["warnings_of"]
 _POLICIES = frozenset(resource.kind for resource in POLICIES)
 
 
-class _NoEffectYet(NamedTuple):
-    """A field that users expect something of, and that is stored only."""
-
-    kind: str
-    values: Callable[[Object], Iterable[Any]]  # of an object of this kind: what is there and does nothing
-    text: str  # {} is the value
-
-
-# What is built goes from here.
-_NO_EFFECT_YET = (_NoEffectYet("Ingress", lambda _: [""], "has no effect yet: nothing serves it{}"),)
-
-
 def warnings_of(obj: Object, around: Surroundings | None = None) -> list[str]:
     """Warnings about a valid object; with ``around`` also of a policy that it does not fit into."""
-    found = list(_without_effect(obj))
+    found: list[str] = []
     if obj["kind"] in KINDS:
         found += _ports_given_twice(pod_of(obj).get("spec") or {}, spec_path(obj["kind"]))
     elif obj["kind"] in _POLICIES:
         found += mistakes(obj, around)
     return [f"{describe(obj)}: {text}" for text in found]
-
-
-def _without_effect(obj: Object) -> Iterator[str]:
-    for rule in _NO_EFFECT_YET:
-        if rule.kind == obj["kind"]:
-            yield from (rule.text.format(value) for value in rule.values(obj))
 
 
 def _ports_given_twice(spec: Object, path: str) -> Iterator[str]:

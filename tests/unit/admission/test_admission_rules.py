@@ -367,17 +367,6 @@ def test_a_port_that_two_containers_declare_is_warned_of(kind: str) -> None:
     assert not warnings_of({"kind": kind, "metadata": {"name": "web"}, "spec": wrapped})
 
 
-@pytest.mark.parametrize(
-    ("obj", "told"),
-    [
-        (ingress(), "Ingress default/a: has no effect yet"),
-    ],
-)
-def test_what_has_no_effect_yet_is_warned_of(obj: Object, told: str) -> None:
-    (warning,) = warnings_of(obj)
-    assert told in warning
-
-
 def test_what_has_an_effect_is_not_warned_of() -> None:
     for obj in (
         service(),

@@ -1,0 +1,137 @@
+"""``python -m kmn.ingress --kubeconfig PATH --run DIR``: all ingress controllers of a cluster.
+
+Follows the API, computes what each controller does, and keeps an Envoy with it in each of their pods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import uvloop
+
+from kmn.ingress.certificates import self_signed
+from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
+from kmn.ingress.proxy import PodProxy
+from kmn.ingress.state import RESOURCES, State, View
+from kmn.ingress.status import Report, Writer, report_of
+from kmn.k8s.errors import ApiError
+from kmn.k8s.objects import Key, Object, annotation
+from kmn.k8s.resources import PODS, Resource
+from kmn.k8s.rest import RestClient
+from kmn.programs.feed import Feed
+from kmn.programs.placement import Place, Placement
+
+__all__ = ["main"]
+
+log = logging.getLogger("kmn.ingress")
+
+_DEFAULT_NAME = "Kubernetes Ingress Controller Fake Certificate"  # as users of ingress-nginx know it
+
+
+class Controllers:
+    """What all controllers of the cluster do, from the objects to the proxies."""
+
+    def __init__(self, client: RestClient, folder: Path) -> None:
+        self._folder = folder
+        self._state = State(self_signed(_DEFAULT_NAME))
+        self._views: dict[str, View] = {}
+        self._changed = asyncio.Event()
+        self._writer = Writer(client)
+        self._placement = Placement(
+            INGRESS_PROGRAM,
+            self._proxy,
+            detail=lambda pod: annotation(pod, CONTROLLER) or "",
+            started=self._changed.set,  # something may have changed while it was
+        )
+
+    def update(self, resource: Resource, key: Key, obj: Object | None) -> None:
+        """Take an object's new state in; None: it is gone."""
+        if self._state.update(resource, key, obj):
+            self._changed.set()
+        if resource is PODS:
+            self._placement.update(key, obj)
+
+    async def run(self) -> None:
+        """Work until cancelled; then no proxy is left."""
+        with ThreadPoolExecutor(1, thread_name_prefix="status") as writing:
+            self._look()
+            placing = asyncio.create_task(self._placement.run())
+            try:
+                while True:
+                    self._changed.clear()
+                    self._look()
+                    await self._bring_into_force()
+                    await asyncio.get_running_loop().run_in_executor(writing, self._writer.write, self._report())
+                    waiting = asyncio.create_task(self._changed.wait())
+                    await asyncio.wait({waiting, placing}, return_when=asyncio.FIRST_COMPLETED)
+                    waiting.cancel()
+                    if placing.done():
+                        placing.result()  # raises what ended it
+            finally:
+                placing.cancel()
+                await asyncio.gather(placing, return_exceptions=True)
+
+    def _look(self) -> None:
+        self._views = {controller: self._state.view(controller) for controller in self._state.controllers()}
+
+    async def _bring_into_force(self) -> None:
+        proxies = [(proxy, self._views.get(proxy.place.detail)) for proxy in self._placement.serving.values()]
+        await asyncio.gather(*(proxy.update(view.config) for proxy, view in proxies if view is not None))
+
+    def _report(self) -> Report:
+        wanted = {key: view.addresses for view in self._views.values() for key in view.ingresses}
+        problems = [problem for view in self._views.values() for problem in view.problems]
+        return report_of(dict(self._state.ingresses()), wanted, problems)
+
+    def _proxy(self, place: Place) -> PodProxy:
+        view = self._views.get(place.detail) or self._state.view(place.detail)
+        short = place.uid[:8]  # the path of a Unix socket may be no longer than 107 bytes
+        return PodProxy(
+            place, self._folder / "ingress" / short, self._folder / "log" / f"envoy-{short}.log", view.config
+        )
+
+
+async def serve(client: RestClient, folder: Path) -> None:
+    """Work until SIGTERM or SIGINT."""
+    controllers = Controllers(client, folder)
+    feed = Feed(client, RESOURCES, controllers.update)
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    ending = asyncio.create_task(told.wait())
+    feed.start()
+    # Until everything is known, a closed port is better than a wrong 404.
+    await asyncio.wait({ending, asyncio.create_task(feed.synced.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    working = asyncio.create_task(controllers.run())
+    await asyncio.wait({ending, working}, return_when=asyncio.FIRST_COMPLETED)
+    feed.stop()
+    if working.done():
+        working.result()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="kmn.ingress", description="The ingress controllers of one cluster.")
+    parser.add_argument("--kubeconfig", type=Path, required=True, help="how to reach the cluster's API")
+    parser.add_argument("--run", type=Path, required=True, help="the cluster's folder for files of running processes")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        client = RestClient.from_kubeconfig(args.kubeconfig)
+    except (ApiError, OSError, ValueError) as error:
+        log.error("%s", error)
+        return 1
+    uvloop.run(serve(client, args.run))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

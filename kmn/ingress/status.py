@@ -1,0 +1,70 @@
+"""What is written back: the addresses of a controller on its Ingresses, and Events about what of them has no effect."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kmn.ingress.model import Problem
+from kmn.k8s.client import Client
+from kmn.k8s.errors import ApiError
+from kmn.k8s.events import Recorder
+from kmn.k8s.objects import Key, Object, describe
+from kmn.k8s.resources import INGRESSES
+
+__all__ = ["Report", "Writer", "report_of"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """``addresses`` has the Ingresses whose status is to change; problems come with the Ingress that they are of."""
+
+    addresses: tuple[tuple[Key, tuple[str, ...]], ...]
+    problems: tuple[tuple[Object, Problem], ...]
+
+
+def report_of(
+    ingresses: Mapping[Key, Object], wanted: Mapping[Key, tuple[str, ...]], problems: Iterable[Problem]
+) -> Report:
+    """``wanted`` has the addresses of the Ingresses that are taken; an address that we gave to another one goes."""
+    ours = {address for addresses in wanted.values() for address in addresses}
+    changes = []
+    for key, ingress in ingresses.items():
+        has = _addresses(ingress)
+        if key not in wanted and not ours.issuperset(has):
+            continue  # somebody else's
+        if has != wanted.get(key, ()):
+            changes.append((key, wanted.get(key, ())))
+    return Report(tuple(changes), tuple((ingresses[p.ingress], p) for p in problems if p.ingress in ingresses))
+
+
+def _addresses(ingress: Object) -> tuple[str, ...]:
+    entries = ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    return tuple(entry.get("ip") or entry.get("hostname") or "" for entry in entries)
+
+
+class Writer:
+    """Writes reports, in a thread: the API is asked over HTTPS. Each problem is told once as long as it lasts."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._recorder = Recorder(client, "ingress-controller")
+        self._told: set[Problem] = set()
+
+    def write(self, report: Report) -> None:
+        """An object that is gone, or an API that is away, is no error: the next report comes with the next change."""
+        for key, addresses in report.addresses:
+            entries = [{"ip": address} for address in addresses]
+            patch = {"status": {"loadBalancer": {"ingress": entries or None}}}
+            try:
+                self._client.patch(INGRESSES, key.namespace, key.name, patch, subresource="status")
+            except ApiError as error:
+                log.info("status of Ingress %s is not written: %s", key, error)
+        for ingress, problem in report.problems:
+            if problem not in self._told:
+                self._recorder.event(ingress, "Warning", problem.reason, problem.message)
+                log.info("%s: %s", describe(ingress), problem.message)
+        self._told = {problem for _, problem in report.problems}
