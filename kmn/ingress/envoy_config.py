@@ -136,7 +136,10 @@ def _health() -> Resource:
     answer = {"match": {"path": "/healthz"}, "direct_response": {"status": 200}}
     host = {"name": "health", "domains": ["*"], "routes": [answer]}
     manager = _http_filter(route_config={"name": "health", "virtual_hosts": [host]})
-    manager["typed_config"]["stat_prefix"] = "health"
+    manager["typed_config"] |= {
+        "stat_prefix": "health",
+        "delayed_close_timeout": "0s",  # a probe reads to the end of the connection
+    }
     listener = {**_listener("health", HEALTH_PORT), "filter_chains": [{"filters": [manager]}]}
     del listener["@type"]
     return listener
