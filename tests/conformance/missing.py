@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["coredns", "dns", "services"]
+__all__ = ["coredns", "dns", "ingress", "services"]
 
 # A case cannot pass if it has one of these tags, …
 TAGS: dict[str, str] = {
@@ -39,4 +39,8 @@ def coredns(case: dict[str, Any], data: dict[str, Any]) -> str | None:
 
 
 def dns(case: dict[str, Any], _: dict[str, Any]) -> str | None:
+    return CASES.get(case["id"])
+
+
+def ingress(case: dict[str, Any], _: dict[str, Any]) -> str | None:
     return CASES.get(case["id"])
