@@ -137,8 +137,8 @@ CRONJOBS = _in("batch/v1", "cronjobs", "CronJob", "cj", status=True, categories=
 # Networking.
 ENDPOINTSLICES = _in("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", effect=True)
 NETWORKPOLICIES = _in("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", "netpol", effect=True)
-INGRESSES = _in("networking.k8s.io/v1", "ingresses", "Ingress", "ing", status=True)
-INGRESSCLASSES = _in("networking.k8s.io/v1", "ingressclasses", "IngressClass", **_CLUSTER)
+INGRESSES = _in("networking.k8s.io/v1", "ingresses", "Ingress", "ing", status=True, effect=True)
+INGRESSCLASSES = _in("networking.k8s.io/v1", "ingressclasses", "IngressClass", effect=True, **_CLUSTER)
 
 # Policies of the cluster's administrators. The newer version has one kind for what the older one has two for.
 _CLUSTERWIDE = {"status": True, "effect": True, **_CLUSTER}

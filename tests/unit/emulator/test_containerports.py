@@ -57,6 +57,8 @@ def test_ports_of_real_programs_are_left_to_them() -> None:
     web = pod()
     web["metadata"]["annotations"] = {"kmn.io/program": "dns"}
     assert port_sets(web, [])["b"] == (("TCP", 80),)
+    web["metadata"]["annotations"] = {"kmn.io/program": "ingress"}
+    assert ("TCP", 80) not in port_sets(web, [])["b"]
     web["metadata"]["annotations"] = {"kmn.io/program": "none"}
     assert port_sets(web, []) == {"side": (), "a": (), "b": ()}
 

@@ -63,6 +63,7 @@ FULL: dict[str, Any] = {
     "dns": {"upstreams": ["e2", "192.0.2.99"], "stubDomains": {"corp.test": ["e1"]}, "podRecords": "verified"},
     "probes": {"initialDelay": "0s"},
     "masquerade": {"nonMasqueradeCIDRs": ["192.168.0.0/16"], "ports": "2000-2999"},
+    "ingress": {"controllers": ["nginx", {"name": "kmn", "controller": "example.com/kmn", "default": True}]},
 }
 
 
@@ -199,6 +200,16 @@ def test_masquerade(written: Any, meant: MasqueradeSpec | None) -> None:
     assert parsed({} if written is None else {"masquerade": written}).masquerade == meant
 
 
+def test_ingress_controllers() -> None:
+    assert parsed({}).ingress is None
+    assert parsed({"ingress": {"controllers": []}}).ingress == ()
+    assert parsed(FULL).ingress == (
+        IngressController("nginx", "k8s.io/ingress-nginx"),
+        IngressController("kmn", "example.com/kmn", default=True),
+    )
+    assert parsed({"ingress": {"controllers": ["own"]}}).ingress == (IngressController("own", "kmn.io/ingress-own"),)
+
+
 def test_dns_servers_are_hosts_by_name_or_addresses() -> None:
     dns = parsed(FULL).dns
     assert [str(server) for server in dns.upstreams] == ["192.0.2.10", "192.0.2.99"]
@@ -243,6 +254,19 @@ def test_count_goes_on_with_the_numbers_and_skips_names_in_use() -> None:
         ),
         ({"internet": {"loadBalancers": "192.0.2.0/31"}}, "spec.internet.loadBalancers: 192.0.2.0/31 must have"),
         ({"internet": {"cidr": "192.0.2.0/24"}}, "overlaps spec.internet.loadBalancers 192.0.2.0/24"),
+        (
+            {"ingress": {"controllers": ["nginx", {"name": "nginx", "controller": "a/b"}]}},
+            'spec.ingress.controllers[1].name: "nginx" is used twice',
+        ),
+        (
+            {"ingress": {"controllers": ["nginx", {"name": "b", "controller": "k8s.io/ingress-nginx"}]}},
+            'spec.ingress.controllers[1].controller: "k8s.io/ingress-nginx" is used twice',
+        ),
+        (
+            {"ingress": {"controllers": [{"name": "a", "default": True}, {"name": "b", "default": True}]}},
+            "spec.ingress.controllers[1].default: spec.ingress.controllers[0].default is the default already",
+        ),
+        ({"ingress": {"controllers": [{"name": "a", "controller": "b"}]}}, "must be a path with a domain before it"),
         ({"nods": []}, 'spec.nods: unknown field, did you mean "nodes"?'),
         (
             {"nodes": [{"uplink": {"bandwith": "1Gbit"}}]},
