@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from kmn.ingress.model import Problem
@@ -27,14 +27,17 @@ class Report:
 
 
 def report_of(
-    ingresses: Mapping[Key, Object], wanted: Mapping[Key, tuple[str, ...]], problems: Iterable[Problem]
+    ingresses: Mapping[Key, Object],
+    wanted: Mapping[Key, tuple[str, ...]],
+    ours: Collection[str],
+    problems: Iterable[Problem],
 ) -> Report:
-    """``wanted`` has the addresses of the Ingresses that are taken; an address that we gave to another one goes."""
-    ours = {address for addresses in wanted.values() for address in addresses}
+    """``wanted`` has the addresses of the Ingresses that are taken. Another one that has one of ``ours``, all that the
+    controllers have, loses it."""
     changes = []
     for key, ingress in ingresses.items():
         has = _addresses(ingress)
-        if key not in wanted and not ours.issuperset(has):
+        if key not in wanted and not set(ours).issuperset(has):
             continue  # somebody else's
         if has != wanted.get(key, ()):
             changes.append((key, wanted.get(key, ())))

@@ -180,6 +180,8 @@ def test_addresses_are_given_and_taken_back() -> None:
         Key("d", "foreign"): with_address(SHOP, "198.51.100.1"),
     }
     wanted = {Key("d", "new"): ("192.0.2.7",), Key("d", "right"): ("192.0.2.7",)}
-    report = report_of(ingresses, wanted, [Problem(Key("d", "gone"), "R", "m"), Problem(Key("d", "new"), "R", "m")])
+    report = report_of(
+        ingresses, wanted, {"192.0.2.7"}, [Problem(Key("d", "gone"), "R", "m"), Problem(Key("d", "new"), "R", "m")]
+    )
     assert report.addresses == ((Key("d", "new"), ("192.0.2.7",)), (Key("d", "left"), ()))
     assert [(obj["metadata"]["name"], problem.ingress.name) for obj, problem in report.problems] == [("shop", "new")]

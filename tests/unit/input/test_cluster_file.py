@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from kmn.cluster_file import ClusterFileError
-from kmn.cluster_spec import ClusterSpec, KubeProxySpec, Link, MasqueradeSpec, PolicySpec
+from kmn.cluster_spec import ClusterSpec, IngressController, KubeProxySpec, Link, MasqueradeSpec, PolicySpec
 
 SCHEMA = json.loads((files("kmn") / "schemas" / "cluster.schema.json").read_text())
 

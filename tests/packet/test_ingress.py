@@ -1,0 +1,264 @@
+"""Ingress from outside to pods, through a real Envoy: what published manifests get, and what happens to it in life."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clusterlab import running
+
+from kmn import Cluster
+from kmn.emulator import netns
+from kmn.ingress.certificates import KeyPair, self_signed
+from kmn.k8s.objects import Object
+from kmn.k8s.resources import EVENTS, INGRESSES, NAMESPACES, PODS, SECRETS
+
+pytestmark = [pytest.mark.packet, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+HOST = "shop.example"
+BACKEND = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}}}
+spec:
+  replicas: 2
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec: {{containers: [{{name: web, image: example.com/web:1, ports: [{{name: web, containerPort: 8080}}]}}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec: {{selector: {{app: {name}}}, ports: [{{name: http, port: 80, targetPort: web}}]}}
+"""
+SHOP = """\
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: shop
+  annotations: {nginx.ingress.kubernetes.io/enable-cors: "true"}
+spec:
+  ingressClassName: nginx
+  tls: [{hosts: [shop.example], secretName: shop-tls}]
+  rules:
+  - host: shop.example
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: red, port: {name: http}}}}]}
+"""
+
+
+def secret(pair: KeyPair) -> Object:
+    texts = {"tls.crt": pair.certificate, "tls.key": pair.key}
+    data = {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
+    meta = {"name": "shop-tls", "namespace": "default"}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "kubernetes.io/tls", "data": data}
+
+
+def until(look: Callable[[], Any], timeout: float = 15.0) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (found := look()):
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.005)
+    return found
+
+
+class Client:
+    """Host e1, and the address that the Ingress tells it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._netns = cluster.host("e1").netns
+        self.ip = str(cluster.host("e1").ip)
+        self.address = until(lambda: self._told(cluster))
+
+    @staticmethod
+    def _told(cluster: Cluster) -> str | None:
+        status = cluster.client.get(INGRESSES, "default", "shop").get("status") or {}
+        entries = (status.get("loadBalancer") or {}).get("ingress") or [{}]
+        return entries[0].get("ip")
+
+    def connect(self, *, tls: bool = False) -> http.client.HTTPConnection:
+        """A connection that stays open between requests."""
+        with netns.entered(self._netns):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(5)
+            sock.connect((self.address, 443 if tls else 80))
+            if tls:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                sock = context.wrap_socket(sock, server_hostname=HOST)
+        except OSError:
+            sock.close()
+            raise
+        connection = http.client.HTTPConnection(self.address)
+        connection.sock = sock
+        return connection
+
+    def get(self, host: str = HOST, *, connection: http.client.HTTPConnection | None = None) -> tuple[int, Object]:
+        """Status, and what the pod tells; (0, {}) when there is no answer."""
+        used = connection
+        try:
+            used = used or self.connect()
+            used.request("GET", "/x", headers={"Host": host})
+            response = used.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException):
+            return 0, {}
+        finally:
+            if used is not None and connection is None:
+                used.close()
+        return response.status, json.loads(body) if response.status == 200 else {}
+
+    def certificate(self) -> bytes:
+        """The one shown now, DER."""
+        connection = self.connect(tls=True)
+        found: bytes = connection.sock.getpeercert(binary_form=True)
+        connection.close()
+        return found
+
+
+def rotate(cluster: Cluster, client: Client, pair: KeyPair) -> None:
+    """Until new connections are shown the new certificate."""
+    cluster.apply(secret(pair))
+    wanted = ssl.PEM_cert_to_DER_cert(pair.certificate)
+    until(lambda: client.certificate() == wanted)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with running("ing") as cluster:
+        cluster.wait_ready()
+        names = {each["metadata"]["name"] for each in cluster.client.list(NAMESPACES).items}
+        assert "ingress-nginx" not in names  # nothing is there that nobody asked for
+        cluster.apply(BACKEND.format(name="red"), BACKEND.format(name="blue"), secret(self_signed("first")), SHOP)
+        until(lambda: cluster.client.get(INGRESSES, "default", "shop").get("status"))
+        cluster.wait_ready()
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: Cluster) -> Client:
+    client = Client(cluster)
+    until(lambda: client.get()[0] == 200)
+    return client
+
+
+def envoys(cluster: Cluster) -> list[int]:
+    """Processes of this cluster's Envoys."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "comm").read_text().startswith("envoy"):
+                ours = f"KMN_CLUSTER={cluster.name}\0".encode() in (process / "environ").read_bytes()
+                found += [int(process.name)] if ours else []
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def test_a_published_manifest_just_works(cluster: Cluster, client: Client) -> None:
+    status, told = client.get()
+    assert (status, told["namespace"], told["path"]) == (200, "default", "/x")
+    assert told["pod"].startswith("red-")
+    headers = {name.lower(): value for name, value in told["headers"].items()}
+    assert (headers["host"], headers["x-forwarded-for"]) == (HOST, client.ip)
+    (pod,) = cluster.client.list(PODS, "ingress-nginx").items
+    assert told["client"] == pod["status"]["podIP"]  # the backend sees the controller
+    assert client.get("nobody.example")[0] == 404
+    messages = {event["message"] for event in cluster.client.list(EVENTS).items if event["reason"] == "NotEmulated"}
+    assert (
+        "Ingress default/shop: annotation nginx.ingress.kubernetes.io/enable-cors is not emulated: it has no effect"
+        in messages
+    )
+
+
+def test_a_new_certificate_leaves_connections_open(cluster: Cluster, client: Client) -> None:
+    old = client.connect(tls=True)
+    assert client.get(connection=old)[0] == 200
+    for number in range(3):
+        rotate(cluster, client, self_signed(f"new-{number}"))
+        assert client.get(connection=old)[0] == 200
+    old.close()
+
+
+def test_a_broken_certificate_harms_nobody(cluster: Cluster, client: Client) -> None:
+    before = client.certificate()
+    good = cluster.client.get(SECRETS, "default", "shop-tls")["data"]
+    broken = {**secret(self_signed("x")), "data": {**good, "tls.key": secret(self_signed("y"))["data"]["tls.key"]}}
+    cluster.apply(broken)
+    until(lambda: any(event["reason"] == "BadCertificate" for event in cluster.client.list(EVENTS).items))
+    until(lambda: client.certificate() != before)  # the default one
+    assert client.get()[0] == 200
+    rotate(cluster, client, self_signed("again"))
+
+
+def test_no_request_fails_while_rules_and_pods_change(cluster: Cluster, client: Client) -> None:
+    seen: dict[int, int] = {}
+    done = threading.Event()
+
+    def load() -> None:
+        kept = client.connect()
+        while not done.is_set():
+            for connection in (None, kept):
+                status, _ = client.get(connection=connection)
+                seen[status] = seen.get(status, 0) + 1
+        kept.close()
+
+    worker = threading.Thread(target=load)
+    worker.start()
+    try:
+        for number in range(20):
+            backend = ("blue", "red")[number % 2]
+            cluster.apply(SHOP.replace("name: red", f"name: {backend}"))
+            until(lambda wanted=backend: client.get()[1].get("pod", "").startswith(wanted))
+        for replicas in (4, 1, 2):
+            cluster.apply(BACKEND.format(name="red").replace("replicas: 2", f"replicas: {replicas}"))
+            cluster.wait_ready()
+            until(lambda wanted=replicas: len({client.get()[1].get("pod") for _ in range(20)}) == wanted)
+    finally:
+        done.set()
+        worker.join()
+    assert set(seen) == {200}, seen
+    assert seen[200] > 100
+
+
+def test_a_killed_envoy_is_back_within_a_second(cluster: Cluster, client: Client) -> None:
+    (before,) = envoys(cluster)
+    os.kill(before, signal.SIGKILL)
+    killed = time.monotonic()
+    until(lambda: before not in envoys(cluster))
+    until(lambda: client.get()[0] == 200)
+    assert time.monotonic() - killed < 1.0
+    assert client.get("nobody.example")[0] == 404
+    (after,) = envoys(cluster)
+    assert after != before
+
+
+def test_a_killed_controller_process_is_back_and_leaves_no_envoy(cluster: Cluster, client: Client) -> None:
+    (before,) = envoys(cluster)
+    parent = int(Path(f"/proc/{before}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(parent, signal.SIGKILL)
+    until(lambda: before not in envoys(cluster))
+    until(lambda: client.get()[0] == 200)
+    assert len(envoys(cluster)) == 1
+
+
+def test_a_change_of_class_takes_the_address_back(cluster: Cluster, client: Client) -> None:
+    cluster.apply(SHOP.replace("ingressClassName: nginx", "ingressClassName: other"))
+    until(lambda: not Client._told(cluster))
+    until(lambda: client.get()[0] == 404)
+    until(lambda: any(event["reason"] == "NoController" for event in cluster.client.list(EVENTS).items))
+    cluster.apply(SHOP)
+    until(lambda: Client._told(cluster) == client.address)
+    until(lambda: client.get()[0] == 200)
