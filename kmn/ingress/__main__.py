@@ -31,6 +31,7 @@ __all__ = ["main"]
 
 log = logging.getLogger("kmn.ingress")
 
+_TELL_AGAIN = 1.0  # seconds after which a report that could not be written is written again
 _DEFAULT_NAME = "Kubernetes Ingress Controller Fake Certificate"  # as users of ingress-nginx know it
 
 
@@ -43,6 +44,8 @@ class Controllers:
         self._views: dict[str, View] = {}
         self._changed = asyncio.Event()
         self._writer = Writer(client)
+        self._told: Report | None = None
+        self._telling: asyncio.Future[bool] | None = None
         self._placement = Placement(
             INGRESS_PROGRAM,
             self._proxy,
@@ -67,7 +70,7 @@ class Controllers:
                     self._changed.clear()
                     self._look()
                     await self._bring_into_force()
-                    await asyncio.get_running_loop().run_in_executor(writing, self._writer.write, self._report())
+                    self._tell(writing)
                     waiting = asyncio.create_task(self._changed.wait())
                     await asyncio.wait({waiting, placing}, return_when=asyncio.FIRST_COMPLETED)
                     waiting.cancel()
@@ -83,6 +86,23 @@ class Controllers:
     async def _bring_into_force(self) -> None:
         proxies = [(proxy, self._views.get(proxy.place.detail)) for proxy in self._placement.serving.values()]
         await asyncio.gather(*(proxy.update(view.config) for proxy, view in proxies if view is not None))
+
+    def _tell(self, writing: ThreadPoolExecutor) -> None:
+        """Write back what is new; what comes while that goes on is looked at afterwards."""
+        if self._telling is not None and not self._telling.done():
+            return
+        report = self._report()
+        if report != self._told:
+            self._told = report
+            self._telling = asyncio.get_running_loop().run_in_executor(writing, self._writer.write, report)
+            self._telling.add_done_callback(self._has_told)
+
+    def _has_told(self, telling: asyncio.Future[bool]) -> None:
+        if telling.cancelled() or telling.exception() is not None or not telling.result():
+            self._told = None
+            asyncio.get_running_loop().call_later(_TELL_AGAIN, self._changed.set)
+        else:
+            self._changed.set()
 
     def _report(self) -> Report:
         wanted = {key: view.addresses for view in self._views.values() for key in view.ingresses}

@@ -27,9 +27,9 @@ HTTP_PORT, HTTPS_PORT, HEALTH_PORT = 80, 443, 10254
 _TYPES = "type.googleapis.com/envoy"
 _ROUTES = "ingress"  # the route configuration, and what its statistics go by
 _DEFAULT_CERTIFICATE = "default"
-# A watched file costs Envoy an inotify instance, of which a user has 128 by default. The certificates beyond these are
-# part of the listener: connections that were made with one are drained when it changes.
-_WATCHED_CERTIFICATES = 64
+# A watched file costs Envoy an inotify instance, of which a user has 128 by default, for all processes. Certificates
+# beyond these are part of the listener: connections that were made with one are drained when it changes.
+_WATCHED_CERTIFICATES = 32
 _MANY = 1_000_000  # no limit: Envoy's own are for one upstream of a mesh
 # As ingress-nginx has them: proxy-connect-timeout, proxy-read-timeout, keep-alive.
 _CONNECT_TIMEOUT, _IDLE_REQUEST, _KEEP_ALIVE = "5s", "60s", "75s"
@@ -112,6 +112,7 @@ def _connection_manager() -> Resource:
         rds=source,
         use_remote_address=True,  # X-Forwarded-For is the client's address, whatever the client says
         upgrade_configs=[{"upgrade_type": "websocket"}],
+        http_protocol_options={"accept_http_10": True},
         common_http_protocol_options={"idle_timeout": _KEEP_ALIVE},
     )
 

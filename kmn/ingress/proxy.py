@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -73,8 +74,9 @@ class PodProxy:
         await self._child.start()
 
     async def stop(self) -> None:
-        """Connections end."""
+        """Connections end; the files, keys among them, are gone."""
         await self._child.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     async def update(self, config: Config) -> None:
         """Bring a configuration into force; requests that are under way go on."""

@@ -57,8 +57,9 @@ class Writer:
         self._recorder = Recorder(client, "ingress-controller")
         self._told: set[Problem] = set()
 
-    def write(self, report: Report) -> None:
-        """An object that is gone, or an API that is away, is no error: the next report comes with the next change."""
+    def write(self, report: Report) -> bool:
+        """False when something could not be written: the object is gone, or the API is away."""
+        complete = True
         for key, addresses in report.addresses:
             entries = [{"ip": address} for address in addresses]
             patch = {"status": {"loadBalancer": {"ingress": entries or None}}}
@@ -66,8 +67,10 @@ class Writer:
                 self._client.patch(INGRESSES, key.namespace, key.name, patch, subresource="status")
             except ApiError as error:
                 log.info("status of Ingress %s is not written: %s", key, error)
+                complete = False
         for ingress, problem in report.problems:
             if problem not in self._told:
                 self._recorder.event(ingress, "Warning", problem.reason, problem.message)
                 log.info("%s: %s", describe(ingress), problem.message)
         self._told = {problem for _, problem in report.problems}
+        return complete

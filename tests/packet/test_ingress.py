@@ -36,7 +36,13 @@ spec:
   selector: {{matchLabels: {{app: {name}}}}}
   template:
     metadata: {{labels: {{app: {name}}}}}
-    spec: {{containers: [{{name: web, image: example.com/web:1, ports: [{{name: web, containerPort: 8080}}]}}]}}
+    spec:
+      containers:
+      - name: web
+        image: example.com/web:1
+        ports: [{{name: web, containerPort: 8080}}]
+        # Without it requests are lost when pods go, as in any cluster.
+        lifecycle: {{preStop: {{sleep: {{seconds: 1}}}}}}
 ---
 apiVersion: v1
 kind: Service
@@ -218,7 +224,7 @@ def test_no_request_fails_while_rules_and_pods_change(cluster: Cluster, client: 
     worker = threading.Thread(target=load)
     worker.start()
     try:
-        for number in range(20):
+        for number in range(100):
             backend = ("blue", "red")[number % 2]
             cluster.apply(SHOP.replace("name: red", f"name: {backend}"))
             until(lambda wanted=backend: client.get()[1].get("pod", "").startswith(wanted))

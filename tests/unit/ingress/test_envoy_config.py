@@ -110,10 +110,10 @@ def test_more_certificates_than_can_be_watched_are_in_the_listener() -> None:
     names = [f"s{number}" for number in range(100)]
     obj = ingress("i", tls=[{"hosts": [name], "secretName": name} for name in names])
     config = configured(obj, pairs=[Key("default", name) for name in names])
-    assert len(config.secrets) == 64
+    assert len(config.secrets) == 32
     certificates = [certificate_of(chain) for chain in config.listeners[1]["filter_chains"]]
     assert [list(each) for each in certificates] == [
-        ["tls_certificate_sds_secret_configs"] if number < 63 else ["tls_certificates"] for number in range(100)
+        ["tls_certificate_sds_secret_configs"] if number < 31 else ["tls_certificates"] for number in range(100)
     ]
 
 
