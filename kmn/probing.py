@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import errno
 import os
 import resource
 import socket
@@ -140,7 +139,7 @@ def _socket(probe: Probe, kind: socket.SocketKind) -> socket.socket:
 
 
 def _words(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno in errno.errorcode else str(error)
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 class _Arrivals:

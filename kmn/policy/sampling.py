@@ -68,9 +68,19 @@ def _line(matrix: Matrix, cell: tuple[int, int], near: bool, port: int, able: Co
 
 
 def _spread(products: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> Iterator[tuple[int, int]]:
-    """All pairs of all products, such that the first ones have many different ends."""
-    for turn in range(max((len(theirs) for _, theirs in products), default=0)):
-        for mine, theirs in products:
-            if turn < len(theirs):
-                for number, source in enumerate(mine):
-                    yield source, theirs[(turn + number) % len(theirs)]
+    """All pairs of all products, in turn one of each, such that the first ones have many different ends."""
+    going = [_diagonals(mine, theirs) for mine, theirs in products]
+    while going:
+        still = []
+        for pairs in going:
+            pair = next(pairs, None)
+            if pair is not None:
+                yield pair
+                still.append(pairs)
+        going = still
+
+
+def _diagonals(mine: tuple[int, ...], theirs: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    for turn in range(len(theirs)):
+        for number, source in enumerate(mine):
+            yield source, theirs[(turn + number) % len(theirs)]
