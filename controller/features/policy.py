@@ -3,33 +3,67 @@
 A rule is a conjunction of up to three dimensions: the pods that it is about (by their ports on the bridge), their peers
 (by address), and destination ports. So a rule over N pods, M peers and P ports is N + M + P flows, not N x M x P; and
 a flow of one address or port stands for all rules that name it. ``conj_id`` flows say what happens where all dimensions
-are met, and are the ones that count and name the rule.
+are met, and are the ones that count and name the rule. A rule of one dimension only needs no conjunction.
 
-Of NetworkPolicies all rules allow, so they share one priority; a rule of one dimension only needs no conjunction.
+Of NetworkPolicies all rules allow, so they share one priority. Rules of the other tiers are in an order: each has a
+priority of its own. Each tier of each direction has a table; and once more as if the policies were in force that are
+only tried out, where verdicts are counted and logged, and the packet goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from controller.family import Family, family_of
-from controller.openflow.actions import DROP, Actions, actions, conjunction, goto, set_reg
+from controller.openflow.actions import (
+    DROP,
+    Action,
+    Actions,
+    actions,
+    conjunction,
+    ct,
+    goto,
+    set_reg,
+    to_controller,
+)
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
-from controller.openflow.match import Field, Match, conj_id, in_port, match, nw_dst, nw_src, tp_dst_range
+from controller.openflow.match import Field, Match, conj_id, ct_state, in_port, match, nw_dst, nw_src, tp_dst_range
 from controller.openflow.match import reg as register
-from controller.pipeline import EGRESS_RULE, INGRESS_RULE, OUT_PORT, Feature, Table
-from kmn.policy.model import Direction, Network, Policy, PortRange, Rule
+from controller.pipeline import (
+    AFTER_SERVICE,
+    ALLOWED,
+    EGRESS_RULE,
+    INGRESS_RULE,
+    MARK_DENIED,
+    OUT_PORT,
+    RECALL,
+    TO_POD,
+    ZONE,
+    Feature,
+    Table,
+)
+from kmn.k8s.dataplane import POLICY_LOG_BYTES, POLICY_LOG_CONNECTION
+from kmn.policy.model import Action as Decision
+from kmn.policy.model import Direction, Log, Network, Policy, PortRange, Rule, Tier
 from kmn.policy.selection import Address
 
 __all__ = [
+    "HIGHEST",
+    "KNOWN",
+    "STAGED_WAYS",
     "WAYS",
     "Way",
+    "Ways",
+    "count_flow",
     "dimensions",
+    "established_flows",
     "isolation_flow",
     "plain_flow",
+    "policy_stages",
     "port_matches",
+    "priority_of",
     "rule_owner",
     "rules_of",
     "self_flow",
@@ -37,18 +71,29 @@ __all__ = [
     "verdict_flow",
 ]
 
-# Priorities; above them is what no policy concerns (see features.connectivity).
-_SELF, _PLAIN, _CONJUNCTION, _ISOLATED = 300, 200, 100, 10
+# Priorities. Above all tiers is what none concerns; below an isolated pod's rules what none of them allowed.
+KNOWN = 65000
+_SELF = 64000
+HIGHEST = 60000  # of a rule in an order; the lowest is 1
+_PLAIN, _CONJUNCTION, _ISOLATED = 200, 100, 10
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What differs between ingress and egress."""
+    """A table: a tier of one direction."""
 
     direction: Direction
+    tier: Tier
     table: Table
     allowed: Table  # where an allowed packet goes on
-    rule_register: int
+    denied: Table
+    passed: Table  # where one goes on that this tier says nothing of
+    staged: bool = False
+
+    @property
+    def rule_register(self) -> int:
+        """Keeps the number of the rule that allowed."""
+        return EGRESS_RULE if self.direction is Direction.EGRESS else INGRESS_RULE
 
     def of_pod(self, ofport: int) -> Field:
         """The pod that the rules are about."""
@@ -62,14 +107,95 @@ class Way:
         return family.ip, (nw_dst if self.direction is Direction.EGRESS else nw_src)(peer)
 
 
-WAYS = {
-    Direction.EGRESS: Way(Direction.EGRESS, Table.EGRESS_POLICY, Table.ROUTING, EGRESS_RULE),
-    Direction.INGRESS: Way(Direction.INGRESS, Table.INGRESS_POLICY, Table.COMMIT, INGRESS_RULE),
-}
+Ways = Mapping[tuple[Direction, Tier], Way]
+
+
+def _ways(direction: Direction, tables: tuple[Table, Table, Table], beyond: Table, *, staged: bool) -> list[Way]:
+    return [
+        Way(
+            direction,
+            tier,
+            table,
+            allowed=beyond,
+            denied=beyond if staged else Table.DENIED,
+            passed=following,
+            staged=staged,
+        )
+        for tier, table, following in zip(Tier, tables, (*tables[1:], beyond), strict=True)
+    ]
+
+
+def _by_tier(*ways: list[Way]) -> Ways:
+    return {(way.direction, way.tier): way for each in ways for way in each}
+
+
+WAYS = _by_tier(
+    _ways(
+        Direction.EGRESS,
+        (Table.EGRESS_ADMIN, Table.EGRESS_POLICY, Table.EGRESS_BASELINE),
+        Table.ROUTING,
+        staged=False,
+    ),
+    _ways(
+        Direction.INGRESS,
+        (Table.INGRESS_ADMIN, Table.INGRESS_POLICY, Table.INGRESS_BASELINE),
+        Table.COMMIT,
+        staged=False,
+    ),
+)
+STAGED_WAYS = _by_tier(
+    _ways(
+        Direction.EGRESS,
+        (Table.STAGED_EGRESS_ADMIN, Table.STAGED_EGRESS_POLICY, Table.STAGED_EGRESS_BASELINE),
+        Table.EGRESS_ADMIN,
+        staged=True,
+    ),
+    _ways(
+        Direction.INGRESS,
+        (Table.STAGED_INGRESS_ADMIN, Table.STAGED_INGRESS_POLICY, Table.STAGED_INGRESS_BASELINE),
+        Table.INGRESS_ADMIN,
+        staged=True,
+    ),
+)
+_PIPELINE = Owner(Feature.CONNECTIVITY, "Pipeline")
+
+
+def policy_stages() -> list[Flow]:
+    """How packets go on that a tier says nothing of."""
+    ways = [*STAGED_WAYS.values(), *WAYS.values()]
+    return [_PIPELINE.flow(way.table, 0, match(), actions(goto(way.passed))) for way in ways]
+
+
+def established_flows(family: Family, *, cut: bool) -> list[Flow]:
+    """What connections see of policies that were allowed once.
+
+    Nothing; or (``cut``) the packets in their own direction are judged like the first one, and where that denies them
+    the connection is as if it had never been allowed, so that answers are dropped, too.
+    """
+    make, ip = _PIPELINE.flow, family.ip
+    on, in_ = actions(*RECALL, goto(Table.ROUTING)), actions(goto(Table.COMMIT))
+    if not cut:
+        return [
+            make(Table.STATE, 190, match(ip, ALLOWED), on),
+            make(TO_POD, KNOWN + 10, match(ip, ALLOWED), in_),
+        ]
+    flows = []
+    for state in ("+rpl+trk", "+rel+trk"):
+        flows += [
+            make(Table.STATE, 190, match(ip, ct_state(state), ALLOWED), on),
+            make(TO_POD, KNOWN + 10, match(ip, ct_state(state), ALLOWED), in_),
+        ]
+    return [
+        *flows,
+        make(Table.STATE, 188, match(ip, ALLOWED), actions(*RECALL, goto(AFTER_SERVICE))),
+        # Nobody answers what was never allowed: this one is allowed no more.
+        make(Table.STATE, 175, match(ip, ct_state("+rpl+trk")), DROP),
+        make(Table.DENIED, 100, match(ip, ALLOWED), actions(ct(ZONE, commit=True, mark=(MARK_DENIED,)))),
+    ]
 
 
 def rule_owner(policy: Policy, rule: Rule) -> Owner:
-    """Whose the flow is that counts what a rule allowed."""
+    """Whose the flow is that counts what a rule decided."""
     return Owner(Feature.POLICY, _name(policy, rule))
 
 
@@ -82,23 +208,53 @@ def _name(policy: Policy, rule: Rule) -> str:
     return f"{policy.kind}/{policy.key} {rule.name}"
 
 
+def priority_of(way: Way, order: int) -> int:
+    """The priority of a rule's flows; ``order`` is that of a tier whose rules are in one."""
+    return _CONJUNCTION if way.tier is Tier.NETWORK_POLICY else order
+
+
 def dimensions(*, peers: bool, ports: bool) -> tuple[int, int, int]:
     """Numbers of the dimensions pods, peers, ports of a rule (0: it has none such)."""
     return 1, 2 * peers, (2 + peers) * ports
 
 
-def _allow(way: Way, number: int) -> Actions:
-    return actions(set_reg(way.rule_register, number), goto(way.allowed))
+_TELL = to_controller(POLICY_LOG_CONNECTION, POLICY_LOG_BYTES)
 
 
-def verdict_flow(way: Way, owner: Owner, number: int) -> Flow:
+def _verdict(way: Way, decision: Decision, number: int, log: Log) -> Actions:
+    steps: list[Action] = []
+    if decision is Decision.DENY:
+        if log is not Log.NONE:
+            steps.append(_TELL)
+        return actions(*steps, goto(way.denied))
+    if decision is Decision.PASS:
+        return actions(goto(way.passed))
+    if log is Log.ALL:
+        steps.append(_TELL)
+    if not way.staged:
+        steps.append(set_reg(way.rule_register, number))
+    return actions(*steps, goto(way.allowed))
+
+
+def verdict_flow(way: Way, owner: Owner, priority: int, decision: Decision, number: int, log: Log) -> Flow:
     """What happens where all dimensions of rule ``number`` are met."""
-    return owner.flow(way.table, _CONJUNCTION, match(conj_id(number)), _allow(way, number))
+    return owner.flow(way.table, priority, match(conj_id(number)), _verdict(way, decision, number, log))
 
 
-def plain_flow(way: Way, owner: Owner, number: int, ofport: int) -> Flow:
-    """A rule that allows everything to one pod."""
-    return owner.flow(way.table, _PLAIN, match(way.of_pod(ofport)), _allow(way, number))
+def plain_flow(way: Way, owner: Owner, priority: int, decision: Decision, number: int, log: Log, ofport: int) -> Flow:
+    """A rule about everything to or from one pod."""
+    if way.tier is Tier.NETWORK_POLICY:
+        priority = _PLAIN
+    return owner.flow(way.table, priority, match(way.of_pod(ofport)), _verdict(way, decision, number, log))
+
+
+def count_flow(way: Way, owner: Owner, number: int) -> Flow:
+    """Counts all packets, of both directions, of connections that rule ``number`` allowed."""
+    table, beyond = {
+        Direction.EGRESS: (Table.EGRESS_COUNT, Table.INGRESS_COUNT),
+        Direction.INGRESS: (Table.INGRESS_COUNT, Table.SNAT),
+    }[way.direction]
+    return owner.flow(table, 100, match(register(way.rule_register, number)), actions(goto(beyond)))
 
 
 def port_matches(ports: Iterable[PortRange], families: Iterable[Family]) -> Iterator[Match]:
@@ -114,25 +270,23 @@ def port_matches(ports: Iterable[PortRange], families: Iterable[Family]) -> Iter
                     yield match(*protocol, field)
 
 
-def shared_flow(way: Way, wanted: Match, members: Iterable[tuple[int, int, int]]) -> Flow:
+def shared_flow(way: Way, priority: int, wanted: Match, members: Iterable[tuple[int, int, int]]) -> Flow:
     """One flow for all rules of which this match is a dimension: number of the rule, dimension, of how many."""
     steps = actions(*(conjunction(*member) for member in sorted(members)))
-    return Owner(Feature.POLICY, "NetworkPolicies").flow(way.table, _CONJUNCTION, wanted, steps)
+    return Owner(Feature.POLICY, "NetworkPolicies").flow(way.table, priority, wanted, steps)
 
 
-def isolation_flow(way: Way, pod: str, ofport: int) -> Flow:
+def isolation_flow(way: Way, pod: str, ofport: int, log: Log) -> Flow:
     """What no rule allowed of an isolated pod."""
-    return Owner(Feature.POLICY, f"Pod/{pod} {way.direction.value}").flow(
-        way.table, _ISOLATED, match(way.of_pod(ofport)), DROP
+    return _of_pod(way, pod).flow(way.table, _ISOLATED, match(way.of_pod(ofport)), _verdict(way, Decision.DENY, 0, log))
+
+
+def self_flow(way: Way, pod: str, ofport: int, address: Address) -> Flow:
+    """No policy cuts a pod off from itself. ``way`` is the first of its direction."""
+    return _of_pod(way, pod).flow(
+        way.table, _SELF, match(in_port(ofport), *way.of_peer(address)), actions(goto(way.allowed))
     )
 
 
-def self_flow(pod: str, ofport: int, address: Address) -> Flow:
-    """No policy cuts a pod off from itself."""
-    way = WAYS[Direction.EGRESS]
-    return Owner(Feature.POLICY, f"Pod/{pod} {way.direction.value}").flow(
-        way.table,
-        _SELF,
-        match(in_port(ofport), *way.of_peer(address)),
-        actions(goto(way.allowed)),
-    )
+def _of_pod(way: Way, pod: str) -> Owner:
+    return Owner(Feature.POLICY, f"Pod/{pod} {way.direction.value}")

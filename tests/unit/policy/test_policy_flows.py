@@ -33,7 +33,7 @@ class Bridges:
             case "Namespace":
                 self.policies.put_namespace(key.name, labels(obj))
             case "NetworkPolicy":
-                self.policies.put_policy(key, network_policy(obj))
+                self.policies.put_policy("NetworkPolicy", key, network_policy(obj))
 
     def remove(self, kind: str, key: Key) -> None:
         match kind:
@@ -42,7 +42,7 @@ class Bridges:
             case "Namespace":
                 self.policies.put_namespace(key.name, None)
             case "NetworkPolicy":
-                self.policies.put_policy(key, None)
+                self.policies.put_policy("NetworkPolicy", key, None)
 
     def flows(self) -> dict[str, dict[FlowKey, str]]:
         self.policies.compute()
@@ -83,6 +83,7 @@ def bridges(*objects: Object) -> Bridges:
     return made
 
 
+DENY = "controller(max_len=128,id=4242),goto_table:96"
 SERVER = {"podSelector": {"matchLabels": {"app": "web"}}}
 CLIENTS = {"podSelector": {"matchLabels": {"app": "client"}}}
 
@@ -103,7 +104,8 @@ def test_a_rule_of_three_dimensions() -> None:
             f"table=66, priority=100,ip,nw_src=203.0.113.0/24 actions=conjunction({number},2/3)",
             f"table=66, priority=100,tcp,tp_dst=80 actions=conjunction({number},3/3)",
             f"table=66, priority=100,tcp,tp_dst=0x5a/0xfffe actions=conjunction({number},3/3)",
-            "table=66, priority=10,reg2=0xc actions=drop",
+            f"table=66, priority=10,reg2=0xc actions={DENY}",
+            f"table=80, priority=100,reg11={int(number):#x} actions=goto_table:84",
         ]
     )
     assert "n2" not in made.flows(), "no pod is there that the rule is about"
@@ -112,8 +114,8 @@ def test_a_rule_of_three_dimensions() -> None:
 def test_denying_and_allowing_everything() -> None:
     made = bridges(pod("a", 1, 2), policy("deny", podSelector={}, policyTypes=["Egress"]))
     assert made.rules("n1") == [
-        "table=42, priority=10,in_port=12 actions=drop",
-        "table=42, priority=300,ip,in_port=12,nw_dst=10.244.1.2 actions=goto_table:52",
+        "table=40, priority=64000,ip,in_port=12,nw_dst=10.244.1.2 actions=goto_table:52",
+        f"table=42, priority=10,in_port=12 actions={DENY}",
     ]
     made.put(policy("allow", podSelector={}, policyTypes=["Egress"], egress=[{}]))
     (plain,) = [rule for rule in made.rules("n1") if "priority=200" in rule]
@@ -135,12 +137,12 @@ def test_named_ports_are_those_of_each_destination() -> None:
 
 @pytest.mark.parametrize("count", [10, 100])
 def test_flows_grow_with_pods_and_ports_not_with_their_product(count: int) -> None:
-    """N pods to N pods on P ports: N + N + P, a verdict, and what isolates each pod."""
+    """N pods to N pods on P ports: N + N + P, a verdict, its count, and what isolates each pod."""
     servers = [pod(f"s{n}", 1, n + 1, app="web") for n in range(count)]
     clients = [pod(f"c{n}", 2, n + 1, app="client") for n in range(count)]
     ports = [{"port": 1000 + 2 * n} for n in range(5)]
     made = bridges(*servers, *clients, policy(**SERVER, ingress=[{"from": [CLIENTS], "ports": ports}]))
-    assert len(made.rules("n1")) == count + count + len(ports) + 1 + count
+    assert len(made.rules("n1")) == count + count + len(ports) + 2 + count
 
 
 def test_a_label_touches_the_flows_of_its_pod_alone() -> None:
