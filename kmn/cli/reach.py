@@ -7,42 +7,248 @@ more for errors.
 
 from __future__ import annotations
 
-import os
 import sys
-import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from ipaddress import ip_address
+from dataclasses import dataclass, field
 from typing import Any
 
-from kmn import probing
-from kmn.apiserver.admission.defaults import set_defaults
-from kmn.apiserver.admission.validation import validate
 from kmn.cli.manifests import read
 from kmn.cli.output import dump
 from kmn.cli.policy import judge_of, port_of
+from kmn.cli.problems import Failed
+from kmn.cli.reachprobe import Report, await_in_force, probe, versions
 from kmn.cli.reachtext import print_changes, print_matrix
-from kmn.cli.terminal import console, errors
+from kmn.cli.terminal import console
+from kmn.cli.whatif import apply_to, take_away
 from kmn.cluster import Cluster
 from kmn.emulator.containerports import ServiceIndex, declared_ports, is_sidecar, target_ports
 from kmn.errors import UserError
-from kmn.k8s.client import Client
-from kmn.k8s.dataplane import DATAPLANE_NAME, NETNS, OBSERVED_RESOURCES
-from kmn.k8s.objects import Key, Object, annotation, describe, draft, key_of, labels, name_of, resource_of
-from kmn.k8s.resources import DATAPLANES, NAMESPACES, NETWORKPOLICIES, PODS, SERVICES, by_word
+from kmn.k8s.objects import Object, key_of, labels, namespace_of
+from kmn.k8s.resources import PODS, SERVICES
 from kmn.k8s.selectors import parse_labels
-from kmn.policy import legend as legends
-from kmn.policy.answers import Answers, Port, Subject, answers, workload_of
-from kmn.policy.legend import Legend, legend_of, legend_of_change
+from kmn.policy.answers import Port, Subject, answers, workload_of
+from kmn.policy.changes import changes
+from kmn.policy.legend import Legend, legend_of, legend_of_change, with_differences
 from kmn.policy.matrix import Matrix, fold
-from kmn.policy.model import network_policy
-from kmn.policy.sampling import Trial, Trials, trials
 from kmn.policy.verdicts import Judge
 
-__all__ = ["MOST_PROBES", "Query", "show"]
+__all__ = ["MOST_PROBES", "Query", "show", "subjects_of"]
 
 MOST_PROBES = 2000
 _TEXTS = ("text", "json", "yaml")
 _PICTURES = ("svg", "png", "html")
-_DIFFERENT = 1
+_DIFFERENT, _FAILED = 1, 2
+_SHOWN_DIFFERENCES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What ``kmn reach`` was asked for."""
+
+    ports: list[str] = field(default_factory=list)
+    namespace: str | None = None
+    all_namespaces: bool = False
+    selector: str | None = None
+    diff: list[str] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)
+    probe: bool = False
+    most: int = MOST_PROBES
+    output: str = "text"
+
+    @property
+    def changes(self) -> bool:
+        return bool(self.diff or self.without)
+
+    def selects(self, pod: Object) -> bool:
+        """Whether a pod is in the table. Unlike in kubectl, no namespace means all of them."""
+        here = self.all_namespaces or self.namespace in (None, namespace_of(pod))
+        return here and parse_labels(self.selector).matches(labels(pod))
+
+
+def show(query: Query, cluster: str | None) -> int:
+    """Print the table, the change, or a picture; the exit code. All errors have the exit code 2."""
+    try:
+        return _show(query, cluster)
+    except Exception as error:
+        raise Failed(_FAILED) from error
+
+
+def _show(query: Query, cluster: str | None) -> int:
+    form, _, path = query.output.partition("=")
+    if form not in (*_TEXTS, *_PICTURES) or (path and form in _TEXTS):
+        raise UserError(f"-o {query.output}: not known", "text, json, yaml; svg, png, html, also with =FILE")
+    if query.probe and query.changes:
+        raise UserError("--probe does not go with --diff and --without", "packets know only what is in force")
+    if form == "png" and not path and sys.stdout.isatty():
+        raise UserError("-o png: a picture is no text", "-o png=reach.png, or > reach.png")
+    wanted = frozenset(map(port_of, query.ports))
+    changed = read(query.diff) if query.diff else []
+    report = None
+    with Cluster.attach(cluster) as running:
+        before = versions(running.client) if query.probe else {}
+        await_in_force(running.client, before)
+        judge = judge_of(running.client)
+        listed = [pod for pod in running.client.list(PODS).items if query.selects(pod)]
+        pods = sorted((pod for pod in listed if key_of(pod) in judge.selection.members), key=key_of)
+        _say_left_out(listed, judge)
+        if not pods:
+            where = f" in {query.namespace} namespace" if query.namespace and not query.all_namespaces else ""
+            _say(f"No pods found{where}.")
+            return 0
+        subjects = subjects_of(pods, running.client.list(SERVICES).items, wanted)
+        found = answers(judge, subjects)
+        if query.changes:
+            take_away(judge, query.without, query.namespace or "default")
+            for line in apply_to(judge, changed):
+                _say(line)
+            found = found.followed_by(answers(judge, subjects))
+        matrix = fold(found)
+        if query.probe:
+            report = probe(matrix, judge.selection.members, pods, query.most)
+            if report.differences and versions(running.client) != before:
+                _say("objects have changed while packets were under way: what differs may be due to that")
+        name = running.name
+    if form in _PICTURES:
+        _draw(matrix, _legend(matrix, report), form, path, name, query)
+    elif form != "text":
+        dump(_document(matrix, report), form)
+    elif query.changes:
+        print_changes(console(), [(change.opens, change.text(matrix)) for change in changes(matrix)])
+    else:
+        _print_title(matrix, query)
+        print_matrix(console(), matrix, _legend(matrix, report))
+    if report is not None:
+        for note in report.notes:
+            _say(note)
+        if form == "text":
+            _print_report(matrix, report)
+        return _DIFFERENT if report.differences else 0
+    return _DIFFERENT if query.changes and changes(matrix) else 0
+
+
+def subjects_of(pods: Iterable[Object], services: Iterable[Object], ports: frozenset[Port]) -> list[Subject]:
+    """Pods with the ports that they are asked at: ``ports``, or without any what their containers declare and Services
+    send to them."""
+    index = ServiceIndex()
+    for service in () if ports else services:
+        index.put_service(service)
+    return [Subject(key_of(pod), workload_of(pod), ports or _own_ports(pod, index)) for pod in pods]
+
+
+def _own_ports(pod: Object, index: ServiceIndex) -> frozenset[Port]:
+    spec = pod["spec"]
+    running = [*filter(is_sidecar, spec.get("initContainers") or ()), *spec["containers"]]
+    found = [port for container in running for port in declared_ports(container)]
+    found += [port for service in index.services_of(pod) for port in target_ports(service)]
+    return frozenset(Port(number, protocol) for protocol, number in found)
+
+
+def _legend(matrix: Matrix, report: Report | None) -> Legend:
+    if len(matrix.answers.layers) > matrix.answers.width:
+        return legend_of_change(matrix)
+    legend = legend_of(matrix)
+    return with_differences(legend, report.cells()) if report is not None else legend
+
+
+def _say(text: str) -> None:
+    sys.stdout.flush()
+    print(text, file=sys.stderr)
+
+
+def _say_left_out(listed: Sequence[Object], judge: Judge) -> None:
+    """Pods that no policy is about are in no row."""
+    reasons = Counter(
+        "on their node's network" if pod["spec"].get("hostNetwork") else "without an address, or done"
+        for pod in listed
+        if key_of(pod) not in judge.selection.members
+    )
+    for reason, count in reasons.items():
+        _say(f"left out: {count} {'pod' if count == 1 else 'pods'} {reason}")
+
+
+def title_of(matrix: Matrix, query: Query) -> str:
+    """What the table is about."""
+    subjects = matrix.answers.subjects
+    namespaces = len({subject.key.namespace for subject in subjects})
+    ports = ", ".join(map(str, matrix.answers.ports)) if query.ports else "the ports that each declares"
+    many = f"{len(subjects):,} {'pod' if len(subjects) == 1 else 'pods'}"
+    where = f"{namespaces} {'namespace' if namespaces == 1 else 'namespaces'}"
+    which = f" with {query.selector}" if query.selector else ""
+    return f"{many}{which} in {where}, at {ports}"
+
+
+def _print_title(matrix: Matrix, query: Query) -> None:
+    console().print(f"{title_of(matrix, query)}: rows connect to columns", soft_wrap=True, markup=False)
+    if not query.ports and not all(subject.ports for subject in matrix.answers.subjects):
+        ports = ", ".join(map(str, matrix.answers.ports))
+        console().print(f"(any of these: declares none, and is asked at {ports})", soft_wrap=True, markup=False)
+    console().print()
+
+
+def _document(matrix: Matrix, report: Report | None) -> dict[str, Any]:
+    """For scripts. Pods reach themselves; that is not said."""
+    found = matrix.answers
+    names = [str(subject.key) for subject in found.subjects]
+    if len(found.layers) > found.width:
+        return {"changes": [each for change in changes(matrix) for each in change.objects(matrix)]}
+    document: dict[str, Any] = {
+        "reach": [
+            {
+                "port": str(port),
+                "pods": {
+                    name: [other for j, other in enumerate(names) if rows[i] >> j & 1 and i != j]
+                    for i, name in enumerate(names)
+                },
+            }
+            for port, rows in zip(found.ports, found.layers, strict=True)
+        ]
+    }
+    if report is not None:
+        document["probe"] = {
+            "tried": report.tried,
+            "total": report.total,
+            "seconds": round(report.seconds, 3),
+            "differences": [
+                {
+                    "source": names[each.trial.source],
+                    "destination": names[each.trial.destination],
+                    "port": str(found.ports[each.trial.port]),
+                    "computed": each.trial.expected,
+                    "seen": not each.trial.expected,
+                    "how": each.how,
+                }
+                for each in report.differences
+            ],
+        }
+    return document
+
+
+def _print_report(matrix: Matrix, report: Report) -> None:
+    names = [str(subject.key) for subject in matrix.answers.subjects]
+    console().print()
+    for each in report.differences[:_SHOWN_DIFFERENCES]:
+        trial = each.trial
+        ends = f"{names[trial.source]} -> {names[trial.destination]}, {matrix.answers.ports[trial.port]}"
+        says = "allowed" if trial.expected else "denied"
+        console().print(f"differs: {ends}: {says} by policies, but {each.how}", soft_wrap=True, markup=False)
+    more = len(report.differences) - _SHOWN_DIFFERENCES
+    if more > 0:
+        console().print(f"differs: {more} more: -o json has all")
+    part = "all" if report.tried == report.total else "a sample"
+    verdict = f"{len(report.differences)} differ" if report.differences else "all as computed"
+    console().print(
+        f"tried {report.tried:,} connections ({part} of {report.total:,}) in {report.seconds:.1f} s: {verdict}"
+    )
+
+
+def _draw(matrix: Matrix, legend: Legend, form: str, path: str, cluster: str, query: Query) -> None:
+    from kmn.policy.picture import draw
+
+    data = draw(matrix, legend, form, title=f"cluster {cluster}: {title_of(matrix, query)}")
+    if path:
+        with open(path, "wb") as file:
+            file.write(data)
+    else:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()

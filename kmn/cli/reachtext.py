@@ -21,6 +21,7 @@ _STYLES = {
     Kind.OPENS: "green",
     Kind.CLOSES: "red",
     Kind.BOTH: "yellow",
+    Kind.DIFFERS: "bold red",
 }
 _GAP = 2  # between the columns of names
 _NARROWEST = 8  # that a column of names is made
@@ -62,7 +63,7 @@ def print_changes(console: Console, lines: Sequence[tuple[bool, str]]) -> None:
 def _labels(matrix: Matrix) -> list[tuple[str, ...]]:
     """Titles, then a line a party. Ports are shown where they are not the same for all."""
     different = len({party.ports for party in matrix.parties}) > 1
-    lines: list[tuple[str, ...]] = [("", "NAMESPACE", "PODS", "", *(["PORTS"] if different else []))]
+    lines: list[tuple[str, ...]] = [("", "NAMESPACE", "WORKLOAD", "PODS", *(["PORTS"] if different else []))]
     before: tuple[str, ...] = ()
     for number, party in enumerate(matrix.parties, 1):
         first, *more = party.namespaces

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from string import ascii_lowercase, ascii_uppercase
@@ -9,7 +10,7 @@ from string import ascii_lowercase, ascii_uppercase
 from kmn.policy.answers import Answers
 from kmn.policy.matrix import Cell, Matrix
 
-__all__ = ["Kind", "Legend", "Symbol", "changed", "describe", "legend_of", "legend_of_change"]
+__all__ = ["Kind", "Legend", "Symbol", "changed", "describe", "legend_of", "legend_of_change", "with_differences"]
 
 _SHOWN_PORTS = 6
 _LETTERS = (ascii_lowercase + ascii_uppercase).replace("o", "")  # "o" is taken
@@ -26,6 +27,7 @@ class Kind(Enum):
     OPENS = "opens"
     CLOSES = "closes"
     BOTH = "both"
+    DIFFERS = "differs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ _KEPT_DENIED = Symbol(Kind.NONE, ".", "denied, as before")
 _KEPT_SOME = Symbol(Kind.SOME, "~", "allowed in part, as before")
 _OPENS = Symbol(Kind.OPENS, "+", "opens")
 _CLOSES = Symbol(Kind.CLOSES, "-", "closes")
+_DIFFERS = Symbol(Kind.DIFFERS, "!", "packets do otherwise")
 _BOTH = Symbol(Kind.BOTH, "±", "opens at some ports or namespaces, closes at others")
 
 
@@ -99,6 +102,17 @@ def legend_of_change(matrix: Matrix) -> Legend:
         tuple(symbol(cell, party.ports) for cell, party in zip(row, parties, strict=True)) for row in matrix.cells
     )
     return _legend(cells, (_OPENS, _CLOSES, _BOTH, _KEPT, _KEPT_DENIED, _KEPT_SOME))
+
+
+def with_differences(legend: Legend, cells: Collection[tuple[int, int]]) -> Legend:
+    """The same with other signs where packets did other than computed."""
+    if not cells:
+        return legend
+    shown = tuple(
+        tuple(_DIFFERS if (i, j) in cells else symbol for j, symbol in enumerate(row))
+        for i, row in enumerate(legend.cells)
+    )
+    return Legend(shown, (_DIFFERS, *legend.symbols))
 
 
 def changed(answers: Answers, value: int) -> tuple[int, int]:
