@@ -7,6 +7,7 @@ more for errors.
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -245,7 +246,7 @@ def _print_report(matrix: Matrix, report: Report) -> None:
 def _draw(matrix: Matrix, legend: Legend, form: str, path: str, cluster: str, query: Query) -> None:
     from kmn.policy.picture import draw
 
-    data = draw(matrix, legend, form, title=f"cluster {cluster}: {title_of(matrix, query)}")
+    data = draw(matrix, legend, form, title=f"{cluster}: {title_of(matrix, query)}", when=dt.datetime.now(dt.UTC))
     if path:
         with open(path, "wb") as file:
             file.write(data)

@@ -22,6 +22,7 @@ _STYLES = {
     Kind.CLOSES: "red",
     Kind.BOTH: "yellow",
     Kind.DIFFERS: "bold red",
+    Kind.ITSELF: "",
 }
 _GAP = 2  # between the columns of names
 _NARROWEST = 8  # that a column of names is made

@@ -28,6 +28,7 @@ class Kind(Enum):
     CLOSES = "closes"
     BOTH = "both"
     DIFFERS = "differs"
+    ITSELF = "itself"  # a pod and itself: nobody can say anything of that
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ _KEPT_DENIED = Symbol(Kind.NONE, ".", "denied, as before")
 _KEPT_SOME = Symbol(Kind.SOME, "~", "allowed in part, as before")
 _OPENS = Symbol(Kind.OPENS, "+", "opens")
 _CLOSES = Symbol(Kind.CLOSES, "-", "closes")
+_ITSELF = Symbol(Kind.ITSELF, " ", "itself")
 _DIFFERS = Symbol(Kind.DIFFERS, "!", "packets do otherwise")
 _BOTH = Symbol(Kind.BOTH, "±", "opens at some ports or namespaces, closes at others")
 
@@ -63,6 +65,8 @@ def legend_of(matrix: Matrix) -> Legend:
 
     def symbol(cell: Cell, asked: int) -> Symbol:
         values = cell.values
+        if not values:
+            return _ITSELF
         if all(value == asked for value in values):
             return _ALLOWED
         if not any(values):
@@ -86,6 +90,8 @@ def legend_of_change(matrix: Matrix) -> Legend:
     """Signs for what opens and closes, where the layers are those of before and after."""
 
     def symbol(cell: Cell, asked: int) -> Symbol:
+        if not cell.values:
+            return _ITSELF
         opened = closed = 0
         for value in cell.values:
             opens, closes = changed(matrix.answers, value)
@@ -141,7 +147,7 @@ def describe(matrix: Matrix, source: int, destination: int) -> str:
 
 
 def _legend(cells: tuple[tuple[Symbol, ...], ...], plain: tuple[Symbol, ...]) -> Legend:
-    used = {symbol for row in cells for symbol in row}
+    used = {symbol for row in cells for symbol in row if symbol is not _ITSELF}
     letters = sorted(used.difference(plain), key=lambda symbol: (symbol.sign == "?", symbol.sign.swapcase()))
     shown = [symbol for symbol in letters if symbol.sign != "?"]
     if len(shown) < len(letters):
