@@ -176,7 +176,8 @@ def title_of(matrix: Matrix, query: Query) -> str:
     many = f"{len(subjects):,} {'pod' if len(subjects) == 1 else 'pods'}"
     where = f"{namespaces} {'namespace' if namespaces == 1 else 'namespaces'}"
     which = f" with {query.selector}" if query.selector else ""
-    return f"{many}{which} in {where}, at {ports}"
+    before = "what would change for " if query.changes else ""
+    return f"{before}{many}{which} in {where}, at {ports}"
 
 
 def _print_title(matrix: Matrix, query: Query) -> None:

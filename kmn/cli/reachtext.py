@@ -15,6 +15,7 @@ __all__ = ["print_changes", "print_matrix"]
 
 _STYLES = {
     Kind.ALL: "green",
+    Kind.KEPT: "green",
     Kind.NONE: "dim",
     Kind.OWN: "yellow",
     Kind.SOME: "yellow",

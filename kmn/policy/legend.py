@@ -21,6 +21,7 @@ class Kind(Enum):
     """How a cell looks."""
 
     ALL = "all"
+    KEPT = "kept"  # all, before a change and after it
     NONE = "none"
     OWN = "own"  # all within a namespace, none from one to another
     SOME = "some"
@@ -41,7 +42,7 @@ class Symbol:
 _ALLOWED = Symbol(Kind.ALL, "+", "allowed")
 _DENIED = Symbol(Kind.NONE, ".", "denied")
 _OWN_ONLY = Symbol(Kind.OWN, "o", "allowed within a namespace, denied to others")
-_KEPT = Symbol(Kind.ALL, "=", "allowed, as before")
+_KEPT = Symbol(Kind.KEPT, "=", "allowed, as before")
 _KEPT_DENIED = Symbol(Kind.NONE, ".", "denied, as before")
 _KEPT_SOME = Symbol(Kind.SOME, "~", "allowed in part, as before")
 _OPENS = Symbol(Kind.OPENS, "+", "opens")

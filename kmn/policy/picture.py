@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import html
 import io
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ __all__ = ["draw"]
 # Colours that people who see few of them can tell apart (Okabe and Ito).
 _COLOURS = {
     Kind.ALL: "#0072b2",
+    Kind.KEPT: "#a9cce3",
     Kind.NONE: "#9a9a9a",
     Kind.OWN: "#0072b2",
     Kind.SOME: "#e69f00",
@@ -63,7 +65,7 @@ def draw(matrix: Matrix, legend: Legend, form: str, *, title: str, when: dt.date
     except ModuleNotFoundError:
         raise UserError(
             "pictures are drawn by Matplotlib, which is not installed",
-            "pip install 'kmn[picture]', or pip install matplotlib in the environment of kmn",
+            f"{sys.executable} -m pip install 'matplotlib>=3.8'",
         ) from None
     with mpl.rc_context(_FONT):
         layout = _layout(matrix, legend, title)
@@ -117,7 +119,7 @@ def _layout(matrix: Matrix, legend: Legend, title: str) -> _Layout:
 def _head(party: Party, room: float, text: float) -> tuple[str, float, bool]:
     """The name of namespaces above columns that are so wide: in a line, in two, else upright. And its height."""
     name, line = _where(party), 1.3 * text / _POINTS
-    for number, lines in enumerate((name, name.replace(" and ", "\nand ")), 1):
+    for number, lines in enumerate((name, name.replace(" and ", "\n+")), 1):
         if max(_width(each, text, bold=True) for each in lines.split("\n")) <= room:
             return lines, number * line, False
     return name, _width(name, text, bold=True), True
@@ -217,15 +219,22 @@ def _sign(axes: Axes, sign: str, middle: tuple[float, float], size: float, colou
 
 
 def _add(axes: Axes, shapes: dict[Kind, list[Patch]]) -> None:
-    """All shapes of a kind at once: thousands of them one by one take seconds."""
-    from matplotlib.collections import PatchCollection
+    """All shapes of a kind at once: thousands of them one by one are slow, and large."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
 
+    dots = shapes.pop(Kind.NONE, [])
+    if dots:
+        xs, ys = zip(*(dot.center for dot in dots), strict=True)
+        size = 2 * dots[0].radius * _POINTS
+        axes.plot(xs, ys, "o", markersize=size, markeredgewidth=0, color=_COLOURS[Kind.NONE], zorder=2, clip_on=False)
     for kind, patches in shapes.items():
         hollow = kind is Kind.OWN
-        axes.add_collection(
-            PatchCollection(
-                patches, facecolor="white" if hollow else _COLOURS[kind],
-                edgecolor=_COLOURS[kind] if hollow else "none", linewidth=2.0 if hollow else 0, zorder=2,
+        whole = Path.make_compound_path(*(patch.get_transform().transform_path(patch.get_path()) for patch in patches))
+        axes.add_patch(
+            PathPatch(
+                whole, facecolor="white" if hollow else _COLOURS[kind],
+                edgecolor=_COLOURS[kind] if hollow else "none", linewidth=2.0 if hollow else 0, zorder=2, clip_on=False,
             )
         )  # fmt: skip
 
