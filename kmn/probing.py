@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 
 from kmn.emulator import netns
 
@@ -30,10 +30,8 @@ _RESEND = 0.25  # seconds after which a datagram is sent again
 _AT_ONCE = 500
 _DEVICE = "eth0"
 _SO_ATTACH_FILTER = 26  # <asm-generic/socket.h>
-_ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
+_ETH_P_IP = 0x0800
 _CLOSERS = 64  # closing a packet socket waits for all CPUs: many wait together
-
-Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class Probe:
 
     source: str  # network namespaces
     destination: str
-    address: Address  # of the destination
+    address: IPv4Address  # of the destination
     port: int
     protocol: str  # TCP or UDP
     expected: bool
@@ -133,9 +131,8 @@ def _patience(probe: Probe) -> float:
 
 
 def _socket(probe: Probe, kind: socket.SocketKind) -> socket.socket:
-    family = socket.AF_INET if probe.address.version == 4 else socket.AF_INET6
     with netns.entered(probe.source):
-        return socket.socket(family, kind | socket.SOCK_NONBLOCK)
+        return socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
 
 
 def _words(error: OSError) -> str:
@@ -168,8 +165,7 @@ class _Arrivals:
                 packet = sock.recv(2048)
             except BlockingIOError:
                 return
-            header = (packet[0] & 0xF) * 4 if packet[0] >> 4 == 4 else 40
-            payload = packet[header + 8 :]
+            payload = packet[(packet[0] & 0xF) * 4 + 8 :]  # behind the headers of IP and UDP
             destination, event = self._expected.get(int.from_bytes(payload[8:12]), ("", None))
             if event is not None and destination == place and payload[:8] == self._mark:
                 event.set()
@@ -180,14 +176,14 @@ def _arrivals(probes: Iterable[Probe]) -> Iterator[_Arrivals]:
     """Watch the devices of all destinations of datagrams."""
     arrivals, sockets = _Arrivals(), list[socket.socket]()
     loop = asyncio.get_running_loop()
-    places = {probe.destination: probe.address.version for probe in probes if probe.protocol == "UDP"}
+    places = dict.fromkeys(probe.destination for probe in probes if probe.protocol == "UDP")
     try:
-        for place, version in places.items():
+        for place in places:
             with contextlib.suppress(FileNotFoundError), netns.entered(place):
                 sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
                 sockets.append(sock)
-                _attach(sock, _filter(version, arrivals.mark))
-                sock.bind((_DEVICE, _ETH_P_IP if version == 4 else _ETH_P_IPV6))
+                _attach(sock, _filter(arrivals.mark))
+                sock.bind((_DEVICE, _ETH_P_IP))
                 loop.add_reader(sock, arrivals.take_in, sock, place)
         yield arrivals
     finally:
@@ -197,19 +193,14 @@ def _arrivals(probes: Iterable[Probe]) -> Iterator[_Arrivals]:
             list(pool.map(socket.socket.close, sockets))
 
 
-def _filter(version: int, mark: int) -> list[tuple[int, int, int, int]]:
+def _filter(mark: int) -> list[tuple[int, int, int, int]]:
     """A program for the kernel (classic BPF, from the IP header on) that takes UDP whose payload begins so."""
-    load_byte, load_word, load_word_after, header_to_x, jump_if_equal, give = 0x30, 0x20, 0x40, 0xB1, 0x15, 0x06
-    if version == 4:
-        find = [(header_to_x, 0, 0, 0), (load_word_after, 0, 0, 8)]
-        protocol_at = 9
-    else:
-        find = [(load_word, 0, 0, 48)]
-        protocol_at = 6
+    load_byte, load_word_after, header_to_x, jump_if_equal, give = 0x30, 0x40, 0xB1, 0x15, 0x06
     return [
-        (load_byte, 0, 0, protocol_at),
-        (jump_if_equal, 0, len(find) + 2, socket.IPPROTO_UDP),
-        *find,
+        (load_byte, 0, 0, 9),
+        (jump_if_equal, 0, 4, socket.IPPROTO_UDP),
+        (header_to_x, 0, 0, 0),
+        (load_word_after, 0, 0, 8),
         (jump_if_equal, 0, 1, mark),
         (give, 0, 0, 0xFFFF),
         (give, 0, 0, 0),

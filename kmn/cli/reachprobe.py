@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from kmn import probing
 from kmn.errors import UserError
@@ -85,7 +86,7 @@ def probe(matrix: Matrix, members: Mapping[Key, Member], pods: Sequence[Object],
     probes = []
     for trial in chosen.chosen:
         port = matrix.answers.ports[trial.port]
-        address = members[subjects[trial.destination].key].addresses[0]
+        address = next(a for a in members[subjects[trial.destination].key].addresses if isinstance(a, IPv4Address))
         probes.append(
             Probe(places[trial.source], places[trial.destination], address, port.number, port.protocol, trial.expected)
         )

@@ -68,8 +68,7 @@ def _labels(matrix: Matrix) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = [("", "NAMESPACE", "WORKLOAD", "PODS", *(["PORTS"] if different else []))]
     before: tuple[str, ...] = ()
     for number, party in enumerate(matrix.parties, 1):
-        first, *more = party.namespaces
-        where = "" if party.namespaces == before else f"{first} and {len(more)} more" if more else first
+        where = "" if party.namespaces == before else party.where
         before = party.namespaces
         who = "all" if party.whole and len(party.places) > 1 else party.who()
         ports = [_ports(matrix, party)] if different else []

@@ -20,6 +20,8 @@ __all__ = ["Cell", "Matrix", "Party", "fold"]
 
 _Layers: TypeAlias = tuple[tuple[int, ...], ...]
 
+_NAMED = 2  # namespaces of one row that are called by their names
+
 
 @dataclass(frozen=True, slots=True)
 class Party:
@@ -34,12 +36,18 @@ class Party:
     @property
     def name(self) -> str:
         """``shop/frontend (3 pods)``, ``tenant-1 and 48 more namespaces (980 pods)``."""
-        first, *more = self.namespaces
-        where = f"{first} and {_more(more, 'namespace')}" if more else first
+        where = self.where + (" namespaces" if len(self.namespaces) > _NAMED else "")
         count = _count(self.places, "pod")
         if self.whole and len(self.places) > 1:
             return f"{where} ({count})"
         return f"{where}/{self.who()}" + (f" ({count})" if len(self.places) > 1 else "")
+
+    @property
+    def where(self) -> str:
+        """``shop``, ``shop, blog``, ``tenant-1 and 48 more``."""
+        if len(self.namespaces) <= _NAMED:
+            return ", ".join(self.namespaces)
+        return f"{self.namespaces[0]} and {len(self.namespaces) - 1} more"
 
     def who(self, most: int = 3) -> str:
         """Names of the workloads, the first ones of many."""
@@ -255,7 +263,3 @@ def _masks(numbers: Iterable[int]) -> list[int]:
 
 def _count(things: Sequence[object], what: str) -> str:
     return f"{len(things)} {what}" if len(things) == 1 else f"{len(things)} {what}s"
-
-
-def _more(things: Sequence[object], what: str) -> str:
-    return f"{len(things)} more {what}" if len(things) == 1 else f"{len(things)} more {what}s"

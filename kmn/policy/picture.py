@@ -267,8 +267,7 @@ def _blocks(matrix: Matrix) -> Iterator[tuple[int, int, Party]]:
 
 
 def _where(party: Party) -> str:
-    first, *more = party.namespaces
-    return _cut(first) + (f" and {len(more)} more" if more else "")
+    return _cut(party.where)
 
 
 def _who(party: Party) -> str:
