@@ -85,7 +85,7 @@ def _show(query: Query, cluster: str | None) -> int:
         raise UserError("-o png: a picture is no text", "-o png=reach.png, or > reach.png")
     wanted = frozenset(map(port_of, query.ports))
     changed = read(query.diff) if query.diff else []
-    report = None
+    report = difference = None
     with Cluster.attach(cluster) as running:
         before = versions(running.client) if query.probe else {}
         await_in_force(running.client, before)
@@ -103,7 +103,9 @@ def _show(query: Query, cluster: str | None) -> int:
             take_away(judge, query.without, query.namespace or "default")
             for line in apply_to(judge, changed):
                 _say(line)
-            found = found.followed_by(answers(judge, subjects))
+            then, found = found, answers(judge, subjects)
+            difference = fold(then.difference(found))
+            found = then.followed_by(found)
         matrix = fold(found)
         if query.probe:
             report = probe(matrix, judge.selection.members, pods, query.most)
@@ -113,9 +115,9 @@ def _show(query: Query, cluster: str | None) -> int:
     if form in _PICTURES:
         _draw(matrix, _legend(matrix, report), form, path, name, query)
     elif form != "text":
-        dump(_document(matrix, report), form)
-    elif query.changes:
-        print_changes(console(), [(change.opens, change.text(matrix)) for change in changes(matrix)])
+        dump(_changes(difference) if difference is not None else _document(matrix, report), form)
+    elif difference is not None:
+        print_changes(console(), [(change.opens, change.text(difference)) for change in changes(difference)])
     else:
         _print_title(matrix, query)
         print_matrix(console(), matrix, _legend(matrix, report))
@@ -125,7 +127,7 @@ def _show(query: Query, cluster: str | None) -> int:
         if form == "text":
             _print_report(matrix, report)
         return _DIFFERENT if report.differences else 0
-    return _DIFFERENT if query.changes and changes(matrix) else 0
+    return _DIFFERENT if difference is not None and changes(difference) else 0
 
 
 def subjects_of(pods: Iterable[Object], services: Iterable[Object], ports: frozenset[Port]) -> list[Subject]:
@@ -188,12 +190,15 @@ def _print_title(matrix: Matrix, query: Query) -> None:
     console().print()
 
 
+def _changes(difference: Matrix) -> dict[str, Any]:
+    """For scripts."""
+    return {"changes": [each for change in changes(difference) for each in change.objects(difference)]}
+
+
 def _document(matrix: Matrix, report: Report | None) -> dict[str, Any]:
     """For scripts. Pods reach themselves; that is not said."""
     found = matrix.answers
     names = [str(subject.key) for subject in found.subjects]
-    if len(found.layers) > found.width:
-        return {"changes": [each for change in changes(matrix) for each in change.objects(matrix)]}
     document: dict[str, Any] = {
         "reach": [
             {

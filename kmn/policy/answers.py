@@ -72,6 +72,14 @@ class Answers:
         """The same subjects and ports before and after a change."""
         return Answers(self.subjects, self.ports, (*self.layers, *after.layers), self.asked)
 
+    def difference(self, after: Answers) -> Answers:
+        """What a change opens, and then what it closes, in a layer a port each. Nothing else tells subjects apart: not
+        what stays as it is, nor at which ports they are asked."""
+        pairs = list(zip(self.layers, after.layers, strict=True))
+        opened = tuple(tuple(y & ~x for x, y in zip(then, now, strict=True)) for then, now in pairs)
+        closed = tuple(tuple(x & ~y for x, y in zip(then, now, strict=True)) for then, now in pairs)
+        return Answers(self.subjects, self.ports, (*opened, *closed), tuple(0 for _ in self.subjects))
+
 
 def answers(judge: Judge, subjects: Sequence[Subject]) -> Answers:
     """Ask about these pods. Ports that no policy tells apart are computed once."""

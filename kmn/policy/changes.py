@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from kmn.policy.answers import Port
-from kmn.policy.legend import changed
 from kmn.policy.matrix import Matrix
 
 __all__ = ["Change", "changes"]
@@ -49,15 +48,14 @@ class Change:
 
 
 def changes(matrix: Matrix) -> list[Change]:
-    """All changes of a matrix whose layers are those of before and after."""
-    found = []
+    """All changes, of a matrix of :meth:`kmn.policy.answers.Answers.difference`."""
+    found, width = [], matrix.answers.width
     for source, row in enumerate(matrix.cells):
         for destination, cell in enumerate(row):
             halves: dict[tuple[bool, int], list[bool]] = {}
             for near, value in ((True, cell.near), (False, cell.far)):
                 if value is not None:
-                    opened, closed = changed(matrix.answers, value)
-                    for opens, ports in ((True, opened), (False, closed)):
+                    for opens, ports in ((True, value & (1 << width) - 1), (False, value >> width)):
                         if ports:
                             halves.setdefault((opens, ports), []).append(near)
             found += [

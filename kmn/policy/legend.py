@@ -10,7 +10,7 @@ from string import ascii_lowercase, ascii_uppercase
 from kmn.policy.answers import Answers
 from kmn.policy.matrix import Cell, Matrix
 
-__all__ = ["Kind", "Legend", "Symbol", "changed", "describe", "legend_of", "legend_of_change", "with_differences"]
+__all__ = ["Kind", "Legend", "Symbol", "describe", "legend_of", "legend_of_change", "with_differences"]
 
 _SHOWN_PORTS = 6
 _LETTERS = (ascii_lowercase + ascii_uppercase).replace("o", "")  # "o" is taken
@@ -95,7 +95,7 @@ def legend_of_change(matrix: Matrix) -> Legend:
             return _ITSELF
         opened = closed = 0
         for value in cell.values:
-            opens, closes = changed(matrix.answers, value)
+            opens, closes = _changed(matrix.answers, value)
             opened, closed = opened | opens, closed | closes
         if opened and closed:
             return _BOTH
@@ -122,7 +122,7 @@ def with_differences(legend: Legend, cells: Collection[tuple[int, int]]) -> Lege
     return Legend(shown, (_DIFFERS, *legend.symbols))
 
 
-def changed(answers: Answers, value: int) -> tuple[int, int]:
+def _changed(answers: Answers, value: int) -> tuple[int, int]:
     """Of the layers of before and after: the ports at which they open, and at which they close."""
     before, after = value & (1 << answers.width) - 1, value >> answers.width
     return after & ~before, before & ~after

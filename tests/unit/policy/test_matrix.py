@@ -120,8 +120,9 @@ def test_a_thousand_pods_take_less_than_a_second(every: int) -> None:
 
 
 def changed(before: list[Object], after: list[Object]) -> tuple[Matrix, list[tuple[bool, str]]]:
-    combined = ask(judge(before), WEB, DNS).followed_by(ask(judge(after), WEB, DNS))
-    matrix = check(combined)
+    then, now = ask(judge(before), WEB, DNS), ask(judge(after), WEB, DNS)
+    check(then.followed_by(now))
+    matrix = fold(then.difference(now))
     return matrix, [(change.opens, change.text(matrix)) for change in changes(matrix)]
 
 
@@ -161,4 +162,15 @@ def test_ports_may_open_and_close_at_once() -> None:
     assert found == [
         (True, "t00 (6 pods) -> t00 (6 pods), 80/TCP"),
         (False, "t00 (6 pods) -> t00 (6 pods), 80/UDP"),
+    ]
+
+
+def test_what_stays_as_it_is_tells_nobody_apart() -> None:
+    of = [[*tenants(4), policy("t02", "own", **OWN), *more] for more in ([], [policy("t03", **OWN)])]
+    own = {"cart": {WEB}, "store": {DNS}}
+    then, now = (ask(judge(objects), own=own) for objects in of)
+    matrix = fold(then.difference(now))
+    assert [change.text(matrix) for change in changes(matrix)] == [
+        f"t00 and 2 more namespaces (18 pods) -> t03/{destination}"
+        for destination in ("cart (2 pods), 80/TCP", "frontend (2 pods), 80/TCP, 80/UDP", "store (2 pods), 80/UDP")
     ]
