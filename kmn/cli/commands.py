@@ -203,7 +203,7 @@ def ovs(
     raise typer.Exit(run(node, command, name))
 
 
-policy = typer.Typer(help="What NetworkPolicies allow and deny.", no_args_is_help=True)
+policy = typer.Typer(help="What network policies allow and deny.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 
 
