@@ -372,7 +372,7 @@ _COMPUTE: Mapping[str, Callable[[Cluster, Key], None]] = {
     "pods": Cluster._compute_pod,
     "services": Cluster._compute_service,
     "edges": Cluster._compute_edge,
-    "networkpolicies": lambda cluster, key: None,  # computed by controller.policies
+    **dict.fromkeys(_KIND_OF_POLICIES, lambda cluster, key: None),  # computed by controller.policies
     "clusters": Cluster._compute_cluster,
     "weights": Cluster._compute_weight,
 }

@@ -36,7 +36,8 @@ class Policies:
         self._enforced, self._staged = (
             Program(ways, self._selection, self._places.get, scope_of, numbers) for ways in (WAYS, STAGED_WAYS)
         )
-        self._trying = False  # some policies are only tried out
+        self._tried: set[PolicyKey] = set()  # policies that are only tried out
+        self._trying = False  # there were such at the last computation
 
     # What happens.
 
@@ -73,6 +74,7 @@ class Policies:
             del self._policies[named]
         else:
             self._policies[named] = policy
+        (self._tried.add if policy is not None and policy.staged else self._tried.discard)(named)
         self._changed_policies[named] = None
 
     def set_log(self, log: Log) -> None:
@@ -102,7 +104,7 @@ class Policies:
         settings = Settings(self._families, self._log)
         in_force = {key: policy if policy is None or not policy.staged else None for key, policy in now.items()}
         self._enforced.compute(in_force, changed, settings)
-        trying = any(policy.staged for policy in self._policies.values())
+        trying = bool(self._tried)
         if trying and not self._trying:
             self._staged.compute(self._policies, {}, settings)
         elif trying:

@@ -155,7 +155,9 @@ class Program:
         self._settings = Settings((), Log.NONE)
         self._policies: dict[PolicyKey, Policy] = {}
         self._programmed: dict[PolicyKey, _Programmed] = {}
-        self._order: dict[Tier, dict[PolicyKey, int]] = {}  # priority of the first rule, in tiers that have an order
+        # Of tiers that have an order: their policies, and the priority of each one's first rule.
+        self._ordered: dict[Tier, dict[PolicyKey, Policy]] = {Tier.ADMIN: {}, Tier.BASELINE: {}}
+        self._places: dict[Tier, dict[PolicyKey, int]] = {tier: {} for tier in Tier}
         # Sets in use, and who uses them.
         self._sets: dict[tuple[Group, Filter | None], PodSet] = {}
         self._uses: dict[PodSet, int] = {}
@@ -200,21 +202,25 @@ class Program:
     def _reorder(self, changes: Mapping[PolicyKey, Policy | None]) -> dict[PolicyKey, Policy]:
         """Place the policies of tiers that have an order; those whose place has changed."""
         moved: dict[PolicyKey, Policy] = {}
-        for tier in (Tier.ADMIN, Tier.BASELINE):
-            before = {key: policy for key, policy in self._policies.items() if policy.tier is tier}
-            now = {key: policy for key, policy in before.items() if key not in changes}
-            now |= {key: policy for key, policy in changes.items() if policy is not None and policy.tier is tier}
-            if before == now:
-                continue
-            ranked = sorted(now, key=lambda key: rank(now[key]))
-            kept = {
-                key: place
-                for key, place in self._order.get(tier, {}).items()
-                if key in now and (_size(now[key]), now[key].priority) == (_size(before[key]), before[key].priority)
+        for tier, members in self._ordered.items():
+            before = {
+                key: members.pop(key, None)
+                for key, policy in changes.items()
+                if key in members or (policy is not None and policy.tier is tier)
             }
-            places = arrange(kept, _fitting([(key, _size(now[key])) for key in ranked]), HIGHEST)
-            moved |= {key: now[key] for key, place in places.items() if self._order.get(tier, {}).get(key) != place}
-            self._order[tier] = places
+            if not before:
+                continue
+            members |= {key: policy for key in before if (policy := changes[key]) is not None and policy.tier is tier}
+            stays = {
+                key
+                for key in members
+                if key not in before or _rank_and_size(before[key]) == _rank_and_size(members[key])
+            }
+            kept = {key: place for key, place in self._places[tier].items() if key in stays}
+            ranked = sorted(members, key=lambda key: rank(members[key]))
+            places = arrange(kept, _fitting([(key, _size(members[key])) for key in ranked]), HIGHEST)
+            moved |= {key: members[key] for key, place in places.items() if self._places[tier].get(key) != place}
+            self._places[tier] = places
         return moved
 
     def _program(self, key: PolicyKey, policy: Policy | None) -> None:
@@ -242,7 +248,7 @@ class Program:
                 self._mark(made, self._isolated[direction], subject)
             if direction is Direction.EGRESS and (rules or policy.isolates):
                 self._mark(made, self._selves, subject)
-            highest = self._order.get(policy.tier, {}).get(key, 0)
+            highest = self._places[policy.tier].get(key, 0)
             if not policy.isolates and not highest:
                 continue  # there was no place for it
             for index, rule in enumerate(rules):
@@ -469,6 +475,10 @@ class _RulePart(NamedTuple):
     ports: tuple[PortRange, ...] | None = None
     about: Filter | None = None  # of the pods that it is about
     towards: Filter | None = None  # of its peers
+
+
+def _rank_and_size(policy: Policy | None) -> tuple[tuple[int, str, str], int] | None:
+    return (rank(policy), _size(policy)) if policy is not None else None
 
 
 def _size(policy: Policy) -> int:

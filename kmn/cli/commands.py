@@ -96,6 +96,14 @@ def apply(
 
 
 @app.command()
+def wait(name: NameOption = None, timeout: TimeoutOption = 60.0) -> None:
+    """Wait until pods are ready, Services know them, and bridges have what policies say. Exit code 1: not in time."""
+    from kmn.cli.up import wait as run
+
+    raise typer.Exit(run(name, timeout))
+
+
+@app.command()
 def delete(
     what: Annotated[
         list[str] | None,
@@ -195,7 +203,7 @@ def ovs(
     raise typer.Exit(run(node, command, name))
 
 
-policy = typer.Typer(help="What NetworkPolicies allow and deny.", no_args_is_help=True)
+policy = typer.Typer(help="What network policies allow and deny.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 
 
@@ -206,12 +214,13 @@ def policy_explain(
     port: Annotated[str, typer.Argument(metavar="PORT[/PROTOCOL]", help="Of the pod: behind a Service, its target.")],
     namespace: NamespaceOption = None,
     output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml.")] = "text",
+    staged: Annotated[bool, typer.Option("--staged", help="As if staged policies were in force.")] = False,
     name: NameOption = None,
 ) -> None:
     """Which policies and rules allow a connection, and what is missing where none does. No packet is sent."""
     from kmn.cli.policy import explain
 
-    raise typer.Exit(explain(source, destination, port, namespace or "default", name, output))
+    raise typer.Exit(explain(source, destination, port, namespace or "default", name, output, staged=staged))
 
 
 @app.command()
@@ -235,6 +244,7 @@ def reach(
         list[str] | None,
         typer.Option("--without", help="[TYPE/]NAME of a policy: what would its deletion open? Repeatable."),
     ] = None,
+    staged: Annotated[bool, typer.Option("--staged", help="As if staged policies were in force.")] = False,
     probe: Annotated[bool, typer.Option("--probe", help="Send packets, and say where they do otherwise.")] = False,
     most: Annotated[
         int, typer.Option("--max-probes", help="Connections that --probe tries; of more, a sample.", min=1)
@@ -249,7 +259,7 @@ def reach(
     from kmn.cli.reach import Query, show
 
     query = Query(
-        port or [], namespace, all_namespaces, selector, diff or [], without or [], probe, most, output
+        port or [], namespace, all_namespaces, selector, diff or [], without or [], staged, probe, most, output
     )  # fmt: skip
     raise typer.Exit(show(query, name))
 

@@ -9,7 +9,7 @@ from kmn.cli.output import dump
 from kmn.cluster import Cluster
 from kmn.errors import UserError
 from kmn.k8s.client import Client
-from kmn.k8s.objects import Key, key_of, labels, name_of
+from kmn.k8s.objects import key_of, labels, name_of
 from kmn.k8s.resources import NAMESPACES, NODES, PODS, POLICIES
 from kmn.machine import find
 from kmn.policy.answers import Port
@@ -24,13 +24,15 @@ _FORMS = ("text", "json", "yaml")
 _PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 
-def explain(source: str, destination: str, port: str, namespace: str, cluster: str | None, form: str) -> int:
+def explain(
+    source: str, destination: str, port: str, namespace: str, cluster: str | None, form: str, *, staged: bool
+) -> int:
     """Print who allows or denies a connection; 0 when it is allowed, 1 when it is not."""
     if form not in _FORMS:
         raise UserError(f"-o {form}: not known", ", ".join(_FORMS))
     number, protocol = port_of(port)
     with Cluster.attach(cluster) as running:
-        judge = judge_of(running.client)
+        judge = judge_of(running.client, staged=staged)
         client, node = _end(running, judge.selection, source, namespace)
         server, _ = _end(running, judge.selection, destination, namespace)
     verdict = judge.judge(client, server, protocol, number)
@@ -53,17 +55,17 @@ def explain(source: str, destination: str, port: str, namespace: str, cluster: s
     return 0 if verdict.allowed else 1
 
 
-def judge_of(client: Client) -> Judge:
-    """All policies that are in force over all pods, as they are now."""
+def judge_of(client: Client, *, staged: bool = False) -> Judge:
+    """All policies over all pods, as they are now; ``staged``: as if those were in force that are only tried out."""
     selection = Selection()
     for namespace in client.list(NAMESPACES).items:
         selection.set_namespace(name_of(namespace), labels(namespace))
-    for node in client.list(NODES).items:
-        selection.set_member(Key("", name_of(node)), node_member_of(node))
     for pod in client.list(PODS).items:
         selection.set_member(key_of(pod), member_of(pod))
+    for node in client.list(NODES).items:
+        selection.set_member(key_of(node), node_member_of(node))
     policies = (policy_of(obj) for resource in POLICIES for obj in client.list(resource).items)
-    return Judge(selection, (policy for policy in policies if not policy.staged))
+    return Judge(selection, (policy for policy in policies if staged or not policy.staged))
 
 
 def port_of(text: str) -> Port:
@@ -88,11 +90,15 @@ def _end(running: Cluster, selection: Selection, text: str, namespace: str) -> t
 
 
 def _name(end: End) -> str:
-    return f"pod {end.key}" if isinstance(end, Member) else str(end)
+    if not isinstance(end, Member):
+        return str(end)
+    return f"pod {end.key}" if end.key.namespace else f"node {end.key}"
 
 
 def _decision(decision: Decision) -> dict[str, Any]:
     shown: dict[str, Any] = {"allowed": decision.allowed, "reason": decision.reason}
+    if decision.passed:
+        shown["passed"] = list(map(str, decision.passed))
     if decision.misses:
         shown["rules"] = list(map(str, decision.misses))
     return shown
@@ -104,5 +110,7 @@ def _print(shown: dict[str, Any]) -> None:
     for direction, of in (("egress", shown["source"]), ("ingress", shown["destination"])):
         decision = shown[direction]
         print(f"  {direction} of {of}: {'allowed' if decision['allowed'] else 'denied'}: {decision['reason']}")
+        for rule in decision.get("passed", ()):
+            print(f"    {rule}: passed on")
         for rule in decision.get("rules", ()):
             print(f"    {rule}")

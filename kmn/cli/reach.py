@@ -53,6 +53,7 @@ class Query:
     selector: str | None = None
     diff: list[str] = field(default_factory=list)
     without: list[str] = field(default_factory=list)
+    staged: bool = False
     probe: bool = False
     most: int = MOST_PROBES
     output: str = "text"
@@ -81,6 +82,8 @@ def _show(query: Query, cluster: str | None) -> int:
         raise UserError(f"-o {query.output}: not known", "text, json, yaml; svg, png, html, also with =FILE")
     if query.probe and query.changes:
         raise UserError("--probe does not go with --diff and --without", "packets know only what is in force")
+    if query.probe and query.staged:
+        raise UserError("--probe does not go with --staged", "packets know only what is in force")
     if form == "png" and not path and sys.stdout.isatty():
         raise UserError("-o png: a picture is no text", "-o png=reach.png, or > reach.png")
     wanted = frozenset(map(port_of, query.ports))
@@ -89,7 +92,7 @@ def _show(query: Query, cluster: str | None) -> int:
     with Cluster.attach(cluster) as running:
         before = versions(running.client) if query.probe else {}
         await_in_force(running.client, before)
-        judge = judge_of(running.client)
+        judge = judge_of(running.client, staged=query.staged)
         listed = [pod for pod in running.client.list(PODS).items if query.selects(pod)]
         pods = sorted((pod for pod in listed if key_of(pod) in judge.selection.members), key=key_of)
         _say_left_out(listed, judge)
@@ -101,7 +104,7 @@ def _show(query: Query, cluster: str | None) -> int:
         found = answers(judge, subjects)
         if query.changes:
             take_away(judge, query.without, query.namespace or "default")
-            for line in apply_to(judge, changed):
+            for line in apply_to(judge, changed, staged=query.staged):
                 _say(line)
             then, found = found, answers(judge, subjects)
             difference = fold(then.difference(found))

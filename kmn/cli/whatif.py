@@ -17,9 +17,12 @@ from kmn.policy.verdicts import Judge
 __all__ = ["apply_to", "take_away"]
 
 
-def apply_to(judge: Judge, objects: Iterable[Object]) -> list[str]:
-    """Set policies as if they were applied, and labels of Namespaces. What else there is does not count: the answer
-    names it, each with the reason. Raises UserError for what the API server would refuse."""
+def apply_to(judge: Judge, objects: Iterable[Object], *, staged: bool = False) -> list[str]:
+    """Set policies as if they were applied, and labels of Namespaces; policies that are only tried out if ``staged``.
+
+    What else there is does not count: the answer names it, each with the reason. Raises UserError for what the API
+    server would refuse.
+    """
     ignored = []
     for obj in objects:
         resource = resource_of(obj)
@@ -28,9 +31,9 @@ def apply_to(judge: Judge, objects: Iterable[Object]) -> list[str]:
             judge.selection.set_namespace(name, {**judge.selection.namespaces.get(name, {}), **labels(obj)})
         elif resource in POLICIES:
             policy = policy_of(_admitted(resource, obj))
-            if policy.staged:
+            if policy.staged and not staged:
                 judge.remove_policy(policy.kind, policy.key)
-                ignored.append(f"{policy}: is only tried out: compared as if it were not there")
+                ignored.append(f"{policy}: is only tried out: as if it were not there, without --staged")
             else:
                 judge.set_policy(policy)
         else:

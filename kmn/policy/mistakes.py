@@ -11,12 +11,14 @@ from typing import Protocol
 
 from kmn.k8s.objects import Object
 from kmn.k8s.schema import did_you_mean
-from kmn.k8s.selectors import LabelSelector
+from kmn.k8s.selectors import EVERYTHING, LabelSelector
 from kmn.policy.clusterwide import not_emulated, policy_of
 from kmn.policy.model import Block, Direction, NamedPort, PodPeer, Policy
 from kmn.policy.selection import Member
 
 __all__ = ["Surroundings", "mistakes"]
+
+_ANYBODY = PodPeer(None, EVERYTHING, EVERYTHING)
 
 
 class Surroundings(Protocol):
@@ -27,8 +29,8 @@ class Surroundings(Protocol):
         """Labels by name."""
         ...
 
-    def pods(self, namespace: str) -> Iterable[Member]:
-        """Of one namespace; addresses do not matter."""
+    def pods(self, namespace: str, selector: LabelSelector = EVERYTHING) -> Iterable[Member]:
+        """Those of one namespace that a selector selects; addresses do not matter."""
         ...
 
 
@@ -94,7 +96,8 @@ def _nobody_selected(policy: Policy, around: Surroundings) -> Iterator[str]:
         return  # who means everybody may well be early
     if next(_selected(subject, around), None) is None:
         field = "subject" if subject.namespace is None else "podSelector"
-        near = _near(subject.pods, [each.labels for each in _candidates(subject, around)])
+        others = PodPeer(subject.namespace, subject.namespaces, EVERYTHING)
+        near = _near(subject.pods, [each.labels for each in _selected(others, around)])
         near = near or _near(subject.namespaces, around.namespaces.values())
         yield f"spec.{field}: selects no pod now ({subject}){near}"
 
@@ -114,34 +117,30 @@ def _near(selector: LabelSelector, present: Iterable[Mapping[str, str]]) -> str:
 def _unknown_ports(policy: Policy, around: Surroundings) -> Iterator[str]:
     """Named ports of ingress rules that no pod of the policy has, and of egress rules that no pod at all has."""
     for direction in Direction:
-        named = [
-            (index, port)
-            for index, rule in enumerate(policy.rules(direction) or ())
-            for port in rule.ports or ()
-            if isinstance(port, NamedPort)
-        ]
-        if not named:
-            continue
-        if direction is Direction.INGRESS:
-            pods, who = list(_selected(policy.subject, around)), "no selected pod"
-        else:
-            pods, who = [pod for namespace in around.namespaces for pod in around.pods(namespace)], "no pod"
-        for index, port in named if pods else ():
-            if not any(pod.number_of(port.name, port.protocol) for pod in pods):
-                others = {f"{name}/{protocol}" for pod in pods for name, protocol, _ in pod.ports}
-                near = did_you_mean(str(port), others if port.protocol else {each.split("/")[0] for each in others})
-                yield f"spec.{direction.value.lower()}[{index}]: {who} has a port {port} now{near}"
+        own = direction is Direction.INGRESS
+        asked, who = (policy.subject, "no selected pod") if own else (_ANYBODY, "no pod")
+        for index, rule in enumerate(policy.rules(direction) or ()):
+            for port in rule.ports or ():
+                if isinstance(port, NamedPort) and not _has(port, _selected(asked, around)):
+                    pods = list(_selected(asked, around))
+                    if pods:
+                        near = did_you_mean(str(port), _port_names(pods, port.protocol != ""))
+                        yield f"spec.{direction.value.lower()}[{index}]: {who} has a port {port} now{near}"
 
 
-def _candidates(peer: PodPeer, around: Surroundings) -> Iterator[Member]:
-    """Pods in the namespaces of a peer."""
-    if peer.namespace is not None:
-        yield from around.pods(peer.namespace)
-        return
-    for name, labels in around.namespaces.items():
-        if peer.namespaces.matches(labels):
-            yield from around.pods(name)
+def _has(port: NamedPort, pods: Iterable[Member]) -> bool:
+    return any(pod.number_of(port.name, port.protocol) for pod in pods)
+
+
+def _port_names(pods: Iterable[Member], protocols: bool) -> set[str]:
+    """Of all pods, written as policies' named ports are, with or without protocols."""
+    return {str(NamedPort(protocol if protocols else "", name)) for pod in pods for name, protocol, _ in pod.ports}
 
 
 def _selected(peer: PodPeer, around: Surroundings) -> Iterator[Member]:
-    return (pod for pod in _candidates(peer, around) if peer.pods.matches(pod.labels))
+    if peer.namespace is not None:
+        yield from around.pods(peer.namespace, peer.pods)
+        return
+    for name, labels in around.namespaces.items():
+        if peer.namespaces.matches(labels):
+            yield from around.pods(name, peer.pods)

@@ -8,6 +8,7 @@ from kmn.apiserver.admission.templates import KINDS, pod_of
 from kmn.apiserver.store import Store
 from kmn.k8s.objects import Key, labels, name_of
 from kmn.k8s.resources import ALL, NAMESPACES, PODS
+from kmn.k8s.selectors import EVERYTHING, LabelSelector
 from kmn.policy.selection import Member, named_ports
 
 __all__ = ["StoreSurroundings"]
@@ -28,13 +29,15 @@ class StoreSurroundings:
         records = self._store.collections[NAMESPACES].records()
         return {name_of(record.object): labels(record.object) for record in records}
 
-    def pods(self, namespace: str) -> Iterator[Member]:
+    def pods(self, namespace: str, selector: LabelSelector = EVERYTHING) -> Iterator[Member]:
         """Pods that policies concern, then the templates of those that workloads make."""
         for resource in _SOURCES:
             for record in self._store.collections[resource].records(namespace):
                 pod = pod_of(record.object)
-                spec, meta = pod.get("spec") or {}, pod.get("metadata") or {}
+                pod_labels = (pod.get("metadata") or {}).get("labels") or {}
+                if not selector.matches(pod_labels):
+                    continue
+                spec = pod.get("spec") or {}
                 ended = resource is PODS and (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
                 if not ended and not spec.get("hostNetwork"):
-                    key = Key(namespace, name_of(record.object))
-                    yield Member(key, meta.get("labels") or {}, (), "", named_ports(spec))
+                    yield Member(Key(namespace, name_of(record.object)), pod_labels, (), "", named_ports(spec))

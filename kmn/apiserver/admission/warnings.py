@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 from kmn.apiserver.admission.templates import KINDS, pod_of, spec_path
 from kmn.k8s.objects import Object, describe
+from kmn.k8s.resources import POLICIES
 from kmn.policy.mistakes import Surroundings, mistakes
 
 __all__ = ["warnings_of"]
 
-_POLICIES = frozenset(("NetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"))
+_POLICIES = frozenset(resource.kind for resource in POLICIES)
 
 
 class _NoEffectYet(NamedTuple):

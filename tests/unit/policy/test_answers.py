@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_worlds import judge_of, namespaces, pods, policies
+from policy_worlds import cluster_policies, judge_of, namespaces, pods, policies
 from tenants import OWN, ask, judge, policy, tenants
 
 from kmn.k8s.objects import Key, Object
@@ -15,7 +15,7 @@ PORTS = tuple(Port(number, protocol) for protocol in ("TCP", "UDP") for number i
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.lists(st.one_of(pods(), namespaces(), policies()), max_size=12))
+@given(st.lists(st.one_of(pods(), namespaces(), policies(), cluster_policies()), max_size=12))
 def test_each_port_is_computed_as_if_it_were_alone(objects: list[Object]) -> None:
     of = judge_of(*objects)
     found = ask(of, *PORTS)

@@ -7,7 +7,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_worlds import judge_of, namespaces, pods, policies
+from policy_worlds import cluster_policies, judge_of, namespaces, pods, policies
 from tenants import OWN, ask, judge, policy, tenants
 
 from kmn.k8s.objects import Object
@@ -51,7 +51,7 @@ def check(answers: Answers) -> Matrix:
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.lists(st.one_of(pods(), namespaces(), policies()), max_size=14), st.booleans())
+@given(st.lists(st.one_of(pods(), namespaces(), policies(), cluster_policies()), max_size=14), st.booleans())
 def test_cells_say_what_each_pair_may(objects: list[Object], own: bool) -> None:
     of = judge_of(*objects)
     check(ask(of, own={"a": {WEB}, "b": {WEB, DNS}}) if own else ask(of, WEB, DNS))

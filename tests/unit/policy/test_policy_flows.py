@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_worlds import namespaces, pods, policies
+from policy_worlds import cluster_policies, namespaces, pods, policies
 
 from controller.desired import Scope
-from controller.openflow.flow import FlowKey
+from controller.openflow.flow import Flow
 from controller.podsets import Place
 from controller.policies import Policies
 from kmn.k8s.objects import Key, Object, key_of, labels
-from kmn.policy.model import network_policy
+from kmn.policy.clusterwide import policy_of
 
 
 class Bridges:
@@ -32,8 +32,8 @@ class Bridges:
                 self.policies.put_pod(key, obj, Place(obj["spec"]["nodeName"], 10 + last))
             case "Namespace":
                 self.policies.put_namespace(key.name, labels(obj))
-            case "NetworkPolicy":
-                self.policies.put_policy("NetworkPolicy", key, network_policy(obj))
+            case kind:
+                self.policies.put_policy(kind, key, policy_of(obj))
 
     def remove(self, kind: str, key: Key) -> None:
         match kind:
@@ -41,20 +41,26 @@ class Bridges:
                 self.policies.put_pod(key, None, None)
             case "Namespace":
                 self.policies.put_namespace(key.name, None)
-            case "NetworkPolicy":
-                self.policies.put_policy("NetworkPolicy", key, None)
+            case _:
+                self.policies.put_policy(kind, key, None)
 
-    def flows(self) -> dict[str, dict[FlowKey, str]]:
+    def flows(self) -> dict[str, set[str]]:
+        """Of each node. For priorities of rules that are in an order there is their rank."""
         self.policies.compute()
-        return {
-            node: {key: flow.rule for key, flow in scope.flows.items()}
-            for node, scope in self.scopes.items()
-            if scope.flows
-        }
+        return {node: set(_ranked(scope.flows.values())) for node, scope in self.scopes.items() if scope.flows}
 
     def rules(self, node: str) -> list[str]:
         self.policies.compute()
         return sorted(f"table={int(flow.table)}, {flow.rule}" for flow in self.scopes[node].flows.values())
+
+
+def _ranked(flows: Iterable[Flow]) -> Iterator[str]:
+    flows = list(flows)
+    ranks = dict[int, dict[int, int]]()
+    for table, priority in sorted({(flow.table, flow.priority) for flow in flows}):
+        ranks.setdefault(table, {})[priority] = len(ranks.get(table, ()))
+    for flow in flows:
+        yield f"table={flow.table}, rank={ranks[flow.table][flow.priority]}, {flow.rule.partition(',')[2]}"
 
 
 def pod(name: str, node: int, number: int, port: int = 80, **its_labels: str) -> Object:
@@ -162,7 +168,8 @@ _changes = st.lists(
         pods().map(lambda obj: ("put", obj)),
         namespaces().map(lambda obj: ("put", obj)),
         policies().map(lambda obj: ("put", obj)),
-        st.tuples(st.just("remove"), st.one_of(pods(), namespaces(), policies())),
+        cluster_policies().map(lambda obj: ("put", obj)),
+        st.tuples(st.just("remove"), st.one_of(pods(), namespaces(), policies(), cluster_policies())),
         st.just(("compute", None)),
     ),
     max_size=25,

@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 from kmn.k8s.objects import Object, key_of, labels
-from kmn.policy.model import network_policy
+from kmn.policy.clusterwide import policy_of
 from kmn.policy.selection import Selection, member_of
 from kmn.policy.verdicts import Judge
 
-__all__ = ["NAMESPACES", "judge_of", "namespaces", "pods", "policies"]
+__all__ = ["NAMESPACES", "cluster_policies", "judge_of", "namespaces", "pods", "policies"]
 
 NAMESPACES = ("x", "y", "z")
 _KEYS = ("app", "tier")
@@ -85,6 +85,50 @@ def policies(draw: st.DrawFn) -> Object:
     }
 
 
+_cluster_peers = st.one_of(
+    st.fixed_dictionaries({"namespaces": _selectors}),
+    st.fixed_dictionaries(
+        {"pods": st.fixed_dictionaries({"namespaceSelector": _selectors, "podSelector": _selectors})}
+    ),
+)
+_outward_peers = st.one_of(_cluster_peers, st.just({"networks": ["10.244.1.0/24"]}), st.just({"nodes": {}}))
+_cluster_ports = st.one_of(
+    st.fixed_dictionaries(
+        {"portNumber": st.fixed_dictionaries({"protocol": st.sampled_from(_PROTOCOLS), "port": st.just(80)})}
+    ),
+    st.just({"portRange": {"protocol": "TCP", "start": 79, "end": 83}}),
+    st.just({"namedPort": "web"}),
+)
+
+
+def _cluster_rules(peers: str) -> st.SearchStrategy[list[dict[str, Any]]]:
+    of = _cluster_peers if peers == "from" else _outward_peers
+    rule = st.fixed_dictionaries(
+        {"action": st.sampled_from(("Allow", "Deny", "Pass")), peers: st.lists(of, min_size=1, max_size=2)},
+        optional={"ports": st.lists(_cluster_ports, min_size=1, max_size=2)},
+    )
+    return st.lists(rule, max_size=3)
+
+
+@st.composite
+def cluster_policies(draw: st.DrawFn) -> Object:
+    """An AdminNetworkPolicy of one of few names, or the BaselineAdminNetworkPolicy."""
+    spec = draw(
+        st.fixed_dictionaries(
+            {"subject": _cluster_peers}, optional={"ingress": _cluster_rules("from"), "egress": _cluster_rules("to")}
+        )
+    )
+    name = draw(st.sampled_from(("default", "p", "q")))
+    kind = "BaselineAdminNetworkPolicy" if name == "default" else "AdminNetworkPolicy"
+    if kind == "AdminNetworkPolicy":
+        spec["priority"] = draw(st.integers(1, 3))
+    else:
+        for rule in (*spec.get("ingress", ()), *spec.get("egress", ())):
+            rule["action"] = "Deny" if rule["action"] == "Pass" else rule["action"]
+    metadata = {"name": name}
+    return {"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
 @st.composite
 def pods(draw: st.DrawFn) -> Object:
     """A pod of one of few names and addresses: it may replace another one under a new address, on another node."""
@@ -132,6 +176,6 @@ def judge_of(*objects: Object) -> Judge:
                 selection.set_namespace(key_of(obj).name, labels(obj))
             case "Pod":
                 selection.set_member(key_of(obj), member_of(obj))
-            case "NetworkPolicy":
-                judge.set_policy(network_policy(obj))
+            case _:
+                judge.set_policy(policy_of(obj))
     return judge
