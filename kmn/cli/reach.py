@@ -188,8 +188,7 @@ def title_of(matrix: Matrix, query: Query) -> str:
 def _print_title(matrix: Matrix, query: Query) -> None:
     console().print(f"{title_of(matrix, query)}: rows connect to columns", soft_wrap=True, markup=False)
     if not query.ports and not all(subject.ports for subject in matrix.answers.subjects):
-        ports = ", ".join(map(str, matrix.answers.ports))
-        console().print(f"(any of these: declares none, and is asked at {ports})", soft_wrap=True, markup=False)
+        console().print("(any of these: declares none, and is asked at all that others declare)", soft_wrap=True)
     console().print()
 
 
@@ -246,7 +245,7 @@ def _print_report(matrix: Matrix, report: Report) -> None:
     if more > 0:
         console().print(f"differs: {more} more: -o json has all")
     part = "all" if report.tried == report.total else "a sample"
-    verdict = f"{len(report.differences)} differ" if report.differences else "all as computed"
+    verdict = f"as computed but for {len(report.differences):,}" if report.differences else "all as computed"
     console().print(
         f"tried {report.tried:,} connections ({part} of {report.total:,}) in {report.seconds:.1f} s: {verdict}"
     )

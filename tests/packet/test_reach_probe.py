@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from clusterlab import eventually, running
+from published import TOPOLOGIES
 
 from kmn import Cluster
 from kmn.cli.main import main
@@ -21,7 +22,7 @@ from kmn.cli.reach import subjects_of
 from kmn.cli.reachprobe import probe
 from kmn.k8s.objects import key_of
 from kmn.k8s.resources import PODS
-from kmn.policy.answers import Port, answers
+from kmn.policy.answers import Port, answers, workload_of
 from kmn.policy.matrix import fold
 from kmn.policy.model import network_policy
 
@@ -195,6 +196,35 @@ def test_a_change_before_it_is_made(cluster: Cluster, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.splitlines() == ["opens  shop/server (2 pods) -> shop/server (2 pods), 8080/TCP"]
     assert reach(cluster, *at, "--diff", str(tmp_path / "new.json"), "-l", "app=none") == 0
     assert reach(cluster, *at, "--without", "nobody") == 2
+
+
+# Whom the shop's workloads ask, by the drawing in topologies/shop.yaml.
+SHOP = {
+    "load": {"frontend", "metrics"},
+    "frontend": {"catalog", "cart", "checkout", "metrics"},
+    "cart": {"store", "metrics"},
+    "checkout": {"payment", "metrics"},
+    "catalog": {"metrics"},
+    "payment": {"metrics"},
+    "store": {"metrics"},
+    "metrics": {"metrics"},
+}
+
+
+def test_the_shop_with_policies(capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"hishop{os.getpid()}"
+    with Cluster(TOPOLOGIES / "demo.yaml", name=name, manifests=[TOPOLOGIES / "shop-policies.yaml"]) as shop:
+        shop.wait_ready()
+        assert reach(shop, "-n", "default", "--probe", "-o", "json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["probe"]["tried"] == found["probe"]["total"]
+        workloads = {str(key_of(pod)): workload_of(pod) for pod in shop.client.list(PODS, "default").items}
+        edges: dict[str, set[str]] = {"metrics": {"metrics"}}  # one pod, which may ask itself
+        for each in found["reach"]:
+            for source, destinations in each["pods"].items():
+                edges.setdefault(workloads[source], set()).update(workloads[each] for each in destinations)
+        assert edges == SHOP
+        assert "frontend" in shop.pod("load").cmd("curl -s --max-time 5 frontend")
 
 
 def test_a_picture_in_a_file(cluster: Cluster, tmp_path: Path) -> None:

@@ -161,6 +161,8 @@ def test_a_policy_that_is_only_tried_out_is_as_if_it_were_not_there(running: Jud
     staged["metadata"]["annotations"] = {STAGED: "true"}
     assert "only tried out" in apply_to(running, [staged])[0]
     assert kinds(running) == set()
+    assert apply_to(running, [staged], staged=True) == []
+    assert kinds(running) == {("NetworkPolicy", "x/deny")}
 
 
 def test_what_the_api_server_would_refuse(running: Judge) -> None:
@@ -194,7 +196,15 @@ def test_there_is_no_such_policy(running: Judge, word: str, message: str) -> Non
 
 @pytest.mark.parametrize(
     "line",
-    ["--port http", "-o gif", "-o json=x", "--probe --diff x.yaml", "--diff missing.yaml", "--name no-such-cluster"],
+    [
+        "--port http",
+        "-o gif",
+        "-o json=x",
+        "--probe --diff x.yaml",
+        "--probe --staged",
+        "--diff missing.yaml",
+        "--name no-such-cluster",
+    ],
 )
 def test_errors_have_an_exit_code_of_their_own(
     line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
