@@ -28,7 +28,7 @@ from kmn.errors import UserError
 from kmn.k8s.objects import Object, key_of, labels, namespace_of
 from kmn.k8s.resources import PODS, SERVICES
 from kmn.k8s.selectors import parse_labels
-from kmn.policy.answers import Port, Subject, answers, workload_of
+from kmn.policy.answers import Port, Subject, answers, bits, workload_of
 from kmn.policy.changes import changes
 from kmn.policy.legend import Legend, legend_of, legend_of_change, with_differences
 from kmn.policy.matrix import Matrix, fold
@@ -62,9 +62,14 @@ class Query:
     def changes(self) -> bool:
         return bool(self.diff or self.without)
 
+    @property
+    def everywhere(self) -> bool:
+        """Unlike in kubectl, no namespace means all of them."""
+        return self.all_namespaces or self.namespace is None
+
     def selects(self, pod: Object) -> bool:
-        """Whether a pod is in the table. Unlike in kubectl, no namespace means all of them."""
-        here = self.all_namespaces or self.namespace in (None, namespace_of(pod))
+        """Whether a pod is in the table."""
+        here = self.everywhere or self.namespace == namespace_of(pod)
         return here and parse_labels(self.selector).matches(labels(pod))
 
 
@@ -72,65 +77,92 @@ def show(query: Query, cluster: str | None) -> int:
     """Print the table, the change, or a picture; the exit code. All errors have the exit code 2."""
     try:
         return _show(query, cluster)
+    except BrokenPipeError:  # whoever read has read enough
+        raise
     except Exception as error:
         raise Failed(_FAILED) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What there is to show. Of a change, ``matrix`` has the layers of before and after; ``difference`` is of both."""
+
+    cluster: str
+    matrix: Matrix
+    difference: Matrix | None
+    report: Report | None
+
+    @property
+    def code(self) -> int:
+        if self.report is not None:
+            return _DIFFERENT if self.report.differences else 0
+        return _DIFFERENT if self.difference is not None and changes(self.difference) else 0
+
+    @property
+    def legend(self) -> Legend:
+        if self.difference is not None:
+            return legend_of_change(self.matrix)
+        legend = legend_of(self.matrix)
+        return with_differences(legend, self.report.cells()) if self.report is not None else legend
+
+
 def _show(query: Query, cluster: str | None) -> int:
+    form, path = _form(query)
+    ports = frozenset(map(port_of, query.ports))
+    changed = read(query.diff) if query.diff else []
+    with Cluster.attach(cluster) as running:
+        found = _look(running, query, ports, changed)
+    if form in _PICTURES:
+        _draw(found, form, path, query)
+    elif form == "text":
+        _print(found, query)
+    else:
+        dump(_document(found), form)
+    return found.code
+
+
+def _form(query: Query) -> tuple[str, str]:
+    """The form of the output, and the file that it goes to ("": standard output)."""
     form, _, path = query.output.partition("=")
     if form not in (*_TEXTS, *_PICTURES) or (path and form in _TEXTS):
         raise UserError(f"-o {query.output}: not known", "text, json, yaml; svg, png, html, also with =FILE")
-    if query.probe and query.changes:
-        raise UserError("--probe does not go with --diff and --without", "packets know only what is in force")
-    if query.probe and query.staged:
-        raise UserError("--probe does not go with --staged", "packets know only what is in force")
+    if query.probe and (query.changes or query.staged):
+        raise UserError("--probe does not go with --diff, --without and --staged", "packets know only what is in force")
     if form == "png" and not path and sys.stdout.isatty():
         raise UserError("-o png: a picture is no text", "-o png=reach.png, or > reach.png")
-    wanted = frozenset(map(port_of, query.ports))
-    changed = read(query.diff) if query.diff else []
-    report = difference = None
-    with Cluster.attach(cluster) as running:
-        before = versions(running.client) if query.probe else {}
-        await_in_force(running.client, before)
-        judge = judge_of(running.client, staged=query.staged)
-        listed = [pod for pod in running.client.list(PODS).items if query.selects(pod)]
-        pods = sorted((pod for pod in listed if key_of(pod) in judge.selection.members), key=key_of)
-        _say_left_out(listed, judge)
-        if not pods:
-            where = f" in {query.namespace} namespace" if query.namespace and not query.all_namespaces else ""
-            _say(f"No pods found{where}.")
-            return 0
-        subjects = subjects_of(pods, running.client.list(SERVICES).items, wanted)
-        found = answers(judge, subjects)
-        if query.changes:
-            take_away(judge, query.without, query.namespace or "default")
-            for line in apply_to(judge, changed, staged=query.staged):
-                _say(line)
-            then, found = found, answers(judge, subjects)
-            difference = fold(then.difference(found))
-            found = then.followed_by(found)
-        matrix = fold(found)
-        if query.probe:
-            report = probe(matrix, judge.selection.members, pods, query.most)
-            if report.differences and versions(running.client) != before:
-                _say("objects have changed while packets were under way: what differs may be due to that")
-        name = running.name
-    if form in _PICTURES:
-        _draw(matrix, _legend(matrix, report), form, path, name, query)
-    elif form != "text":
-        dump(_changes(difference) if difference is not None else _document(matrix, report), form)
-    elif difference is not None:
-        print_changes(console(), [(change.opens, change.text(difference)) for change in changes(difference)])
-    else:
-        _print_title(matrix, query)
-        print_matrix(console(), matrix, _legend(matrix, report))
-    if report is not None:
+    return form, path
+
+
+def _look(running: Cluster, query: Query, ports: frozenset[Port], changed: Sequence[Object]) -> _Found:
+    """Ask the API, and with ``--probe`` the packets."""
+    client = running.client
+    before = versions(client) if query.probe else {}
+    if query.probe:
+        await_in_force(client, before)
+    judge = judge_of(client, staged=query.staged)
+    listed = [pod for pod in client.list(PODS).items if query.selects(pod)]
+    pods = sorted((pod for pod in listed if key_of(pod) in judge.selection.members), key=key_of)
+    _say_left_out(listed, judge)
+    if not pods:
+        _say(f"No pods found{'' if query.everywhere else f' in {query.namespace} namespace'}.")
+    subjects = subjects_of(pods, client.list(SERVICES).items, ports)
+    found = answers(judge, subjects)
+    difference = report = None
+    if query.changes:
+        take_away(judge, query.without, query.namespace or "default")
+        for line in apply_to(judge, changed, staged=query.staged):
+            _say(line)
+        after = answers(judge, subjects)
+        difference = fold(found.difference(after))
+        found = found.followed_by(after)
+    matrix = fold(found)
+    if query.probe:
+        report = probe(matrix, judge.selection.members, pods, query.most)
         for note in report.notes:
             _say(note)
-        if form == "text":
-            _print_report(matrix, report)
-        return _DIFFERENT if report.differences else 0
-    return _DIFFERENT if difference is not None and changes(difference) else 0
+        if report.differences and versions(client) != before:
+            _say("objects have changed while packets were under way: what differs may be due to that")
+    return _Found(running.name, matrix, difference, report)
 
 
 def subjects_of(pods: Iterable[Object], services: Iterable[Object], ports: frozenset[Port]) -> list[Subject]:
@@ -150,13 +182,6 @@ def _own_ports(pod: Object, index: ServiceIndex) -> frozenset[Port]:
     return frozenset(Port(number, protocol) for protocol, number in found)
 
 
-def _legend(matrix: Matrix, report: Report | None) -> Legend:
-    if len(matrix.answers.layers) > matrix.answers.width:
-        return legend_of_change(matrix)
-    legend = legend_of(matrix)
-    return with_differences(legend, report.cells()) if report is not None else legend
-
-
 def _say(text: str) -> None:
     sys.stdout.flush()
     print(text, file=sys.stderr)
@@ -173,7 +198,7 @@ def _say_left_out(listed: Sequence[Object], judge: Judge) -> None:
         _say(f"left out: {count} {'pod' if count == 1 else 'pods'} {reason}")
 
 
-def title_of(matrix: Matrix, query: Query) -> str:
+def _title(matrix: Matrix, query: Query) -> str:
     """What the table is about."""
     subjects = matrix.answers.subjects
     namespaces = len({subject.key.namespace for subject in subjects})
@@ -185,34 +210,36 @@ def title_of(matrix: Matrix, query: Query) -> str:
     return f"{before}{many}{which} in {where}, at {ports}"
 
 
-def _print_title(matrix: Matrix, query: Query) -> None:
-    console().print(f"{title_of(matrix, query)}: rows connect to columns", soft_wrap=True, markup=False)
-    if not query.ports and not all(subject.ports for subject in matrix.answers.subjects):
-        console().print("(any of these: declares none, and is asked at all that others declare)", soft_wrap=True)
-    console().print()
+def _print(found: _Found, query: Query) -> None:
+    matrix = found.matrix
+    if found.difference is not None:
+        print_changes(console(), [(each.opens, each.text(found.difference)) for each in changes(found.difference)])
+    elif matrix.parties:
+        console().print(f"{_title(matrix, query)}: rows connect to columns", soft_wrap=True, markup=False)
+        if not query.ports and not all(subject.ports for subject in matrix.answers.subjects):
+            console().print("(any of these: declares none, and is asked at all that others declare)", soft_wrap=True)
+        console().print()
+        print_matrix(console(), matrix, found.legend)
+    if found.report is not None:
+        _print_report(matrix, found.report)
 
 
-def _changes(difference: Matrix) -> dict[str, Any]:
-    """For scripts."""
-    return {"changes": [each for change in changes(difference) for each in change.objects(difference)]}
-
-
-def _document(matrix: Matrix, report: Report | None) -> dict[str, Any]:
+def _document(found: _Found) -> dict[str, Any]:
     """For scripts. Pods reach themselves; that is not said."""
-    found = matrix.answers
-    names = [str(subject.key) for subject in found.subjects]
+    if found.difference is not None:
+        return {"changes": [each for change in changes(found.difference) for each in change.objects(found.difference)]}
+    asked = found.matrix.answers
+    names = [str(subject.key) for subject in asked.subjects]
     document: dict[str, Any] = {
         "reach": [
             {
                 "port": str(port),
-                "pods": {
-                    name: [other for j, other in enumerate(names) if rows[i] >> j & 1 and i != j]
-                    for i, name in enumerate(names)
-                },
+                "pods": {name: [names[j] for j in bits(rows[i] & ~(1 << i))] for i, name in enumerate(names)},
             }
-            for port, rows in zip(found.ports, found.layers, strict=True)
+            for port, rows in zip(asked.ports, asked.layers, strict=True)
         ]
     }
+    report = found.report
     if report is not None:
         document["probe"] = {
             "tried": report.tried,
@@ -222,7 +249,7 @@ def _document(matrix: Matrix, report: Report | None) -> dict[str, Any]:
                 {
                     "source": names[each.trial.source],
                     "destination": names[each.trial.destination],
-                    "port": str(found.ports[each.trial.port]),
+                    "port": str(asked.ports[each.trial.port]),
                     "computed": each.trial.expected,
                     "seen": not each.trial.expected,
                     "how": each.how,
@@ -251,10 +278,11 @@ def _print_report(matrix: Matrix, report: Report) -> None:
     )
 
 
-def _draw(matrix: Matrix, legend: Legend, form: str, path: str, cluster: str, query: Query) -> None:
+def _draw(found: _Found, form: str, path: str, query: Query) -> None:
     from kmn.policy.picture import draw
 
-    data = draw(matrix, legend, form, title=f"{cluster}: {title_of(matrix, query)}", when=dt.datetime.now(dt.UTC))
+    title = f"{found.cluster}: {_title(found.matrix, query)}"
+    data = draw(found.matrix, found.legend, form, title=title, when=dt.datetime.now(dt.UTC))
     if path:
         with open(path, "wb") as file:
             file.write(data)

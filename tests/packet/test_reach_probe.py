@@ -227,6 +227,13 @@ def test_the_shop_with_policies(capsys: pytest.CaptureFixture[str]) -> None:
         assert "frontend" in shop.pod("load").cmd("curl -s --max-time 5 frontend")
 
 
+def test_nobody(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reach(cluster, "-n", "nowhere", "--probe") == 0
+    assert "No pods found in nowhere namespace." in capsys.readouterr().err
+    assert reach(cluster, "-l", "app=none", "-o", "json", "--without", "shop/server") == 0
+    assert json.loads(capsys.readouterr().out) == {"changes": []}
+
+
 def test_a_picture_in_a_file(cluster: Cluster, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert reach(cluster, "-o", f"svg={tmp_path}/reach.svg") == 0
