@@ -223,6 +223,37 @@ def policy_explain(
     raise typer.Exit(explain(source, destination, port, namespace or "default", name, output, staged=staged))
 
 
+@policy.command("log")
+def policy_log(
+    output: Annotated[str, typer.Option("--output", "-o", help="text, or json: an object a line.")] = "text",
+    json_: Annotated[bool, typer.Option("--json", help="The same as -o json.")] = False,
+    denied: Annotated[bool, typer.Option("--denied", help="Only what is denied.")] = False,
+    namespace: NamespaceOption = None,
+    pod: Annotated[
+        str | None, typer.Option(help="Only from or to this pod (NAME or NS/NAME).", autocompletion=complete.pods)
+    ] = None,
+    name: NameOption = None,
+) -> None:
+    """Verdicts of policies as they happen, with the policy and rule that decided. Ctrl-C ends it."""
+    from kmn.cli.policylog import Filter, follow
+
+    if pod is not None and "/" not in pod:
+        pod = f"{namespace or 'default'}/{pod}"
+    raise typer.Exit(follow(Filter(denied, namespace, pod), "json" if json_ else output, name))
+
+
+@policy.command("counters")
+def policy_counters(
+    namespace: NamespaceOption = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="table, json or yaml.")] = "table",
+    name: NameOption = None,
+) -> None:
+    """What each rule has allowed and denied so far: connections, packets, bytes."""
+    from kmn.cli.policycounters import show
+
+    raise typer.Exit(show(namespace, output, name))
+
+
 @app.command()
 def reach(
     port: Annotated[

@@ -213,7 +213,7 @@ SHOP = {
 
 def test_the_shop_with_policies(capsys: pytest.CaptureFixture[str]) -> None:
     name = f"hishop{os.getpid()}"
-    with Cluster(TOPOLOGIES / "demo.yaml", name=name, manifests=[TOPOLOGIES / "shop-policies.yaml"]) as shop:
+    with Cluster(TOPOLOGIES / "guarded-shop.yaml", name=name) as shop:
         shop.wait_ready()
         assert reach(shop, "-n", "default", "--probe", "-o", "json") == 0
         found = json.loads(capsys.readouterr().out)
