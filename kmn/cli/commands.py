@@ -258,7 +258,7 @@ def policy_counters(
 def reach(
     port: Annotated[
         list[str] | None,
-        typer.Option("--port", "-p", help="PORT[/PROTOCOL] of the pods. Repeatable. Without: what each declares."),
+        typer.Option("--port", "-p", help="PORT or PORT/PROTOCOL. Without: those that each declares. Repeatable."),
     ] = None,
     namespace: NamespaceOption = None,
     all_namespaces: Annotated[
@@ -273,13 +273,14 @@ def reach(
     ] = None,
     without: Annotated[
         list[str] | None,
-        typer.Option("--without", help="[TYPE/]NAME of a policy: what would its deletion open? Repeatable."),
+        typer.Option("--without", help="NAME or TYPE/NAME of a policy: what if it were deleted? Repeatable."),
     ] = None,
     staged: Annotated[bool, typer.Option("--staged", help="As if staged policies were in force.")] = False,
     probe: Annotated[bool, typer.Option("--probe", help="Send packets, and say where they do otherwise.")] = False,
     most: Annotated[
-        int, typer.Option("--max-probes", help="Connections that --probe tries; of more, a sample.", min=1)
-    ] = 2000,
+        int | None,
+        typer.Option("--max-probes", help="Connections that --probe tries (2,000); of more, a sample.", min=1),
+    ] = None,
     output: Annotated[
         str, typer.Option("--output", "-o", help="text | json | yaml; pictures: svg | png | html, also svg=FILE.")
     ] = "text",
@@ -287,10 +288,11 @@ def reach(
 ) -> None:
     """Which pods may connect to which, by policies: as a table or a picture, before and after a change, or tried with
     packets. Exit code 1: something differs (--diff, --without, --probe); 2: an error."""
-    from kmn.cli.reach import Query, show
+    from kmn.cli.reach import MOST_PROBES, Query, show
 
     query = Query(
-        port or [], namespace, all_namespaces, selector, diff or [], without or [], staged, probe, most, output
+        port or [], namespace, all_namespaces, selector, diff or [], without or [], staged, probe, most or MOST_PROBES,
+        output,
     )  # fmt: skip
     raise typer.Exit(show(query, name))
 
