@@ -297,7 +297,7 @@ def _width(text: str, size: float, *, bold: bool = False) -> float:
 
     font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal", size=size)
     width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
-    return 1.05 * float(width) / _POINTS
+    return 1.12 * float(width) / _POINTS
 
 
 def _with_words(svg: str, matrix: Matrix, layout: _Layout, title: str) -> str:
