@@ -20,7 +20,7 @@ from controller.features.edge import edge_flows
 from controller.features.masquerade import exempt_flows, masquerade_flows
 from controller.features.node import node_flows
 from controller.features.pod import pod_flows
-from controller.features.policy import established_flows, rules_of
+from controller.features.policy import established_flows
 from controller.features.service import (
     CLUSTER,
     LOCAL,
@@ -58,6 +58,7 @@ from controller.views import (
 )
 from kmn.k8s.objects import Key, Object, key_of, labels
 from kmn.k8s.resources import POLICIES
+from kmn.policy.flows import isolation_names, rules_of
 from kmn.policy.model import Log
 
 __all__ = ["Bridge", "Cluster"]
@@ -147,7 +148,7 @@ class Cluster:
         names += [f"Edge/{edge}/nat" for edge in views["edges"]]
         names += [f"Node/{node}/nat" for node in views["nodes"]]
         names += [f"Edge/{edge.name}/{host.name}" for edge in views["edges"].values() for host in edge.hosts]
-        names += [name for pod in views["pods"] for name in (f"Pod/{pod} Ingress", f"Pod/{pod} Egress")]
+        names += [name for pod in views["pods"] for name in isolation_names(str(pod))]
         names += ["NetworkPolicies"]
         names += [
             name for plural in _KIND_OF_POLICIES for policy in views[plural].values() for name in rules_of(policy)

@@ -13,6 +13,7 @@ from enum import IntEnum
 from controller.openflow.actions import Action, move_bit, move_from_label, move_to_label, set_ct_mark, set_reg
 from controller.openflow.match import Field, ct_mark, reg
 from kmn.k8s.dataplane import CT_ZONES, UPLINK_OFPORT
+from kmn.policy.flows import POLICY_FEATURE, CountTable, PolicyTable
 
 __all__ = [
     "AFTER_SERVICE",
@@ -75,25 +76,25 @@ class Table(IntEnum):
     TURN = 33  # the endpoint whose turn it is; the next turn is learned
     ENDPOINT = 34  # the endpoint in registers, with session affinity: learned, and translated to
     # May it go out? Policies of the source, tier by tier; before that the same as if those were in force that are only
-    # tried out.
-    STAGED_EGRESS_ADMIN = 36
-    STAGED_EGRESS_POLICY = 37
-    STAGED_EGRESS_BASELINE = 38
-    EGRESS_ADMIN = 40  # administrators': the first rule that matches decides, or passes it on
-    EGRESS_POLICY = 42  # NetworkPolicies: what no rule allows of an isolated pod is denied
-    EGRESS_BASELINE = 44  # of pods that no NetworkPolicy isolates
+    # tried out. (kmn.policy.flows has the numbers: 36 to 44 here, 56 to 68 for those that come in, 78 and 80 to count.)
+    STAGED_EGRESS_ADMIN = PolicyTable.STAGED_EGRESS_ADMIN
+    STAGED_EGRESS_POLICY = PolicyTable.STAGED_EGRESS_POLICY
+    STAGED_EGRESS_BASELINE = PolicyTable.STAGED_EGRESS_BASELINE
+    EGRESS_ADMIN = PolicyTable.EGRESS_ADMIN  # administrators': the first rule that matches decides, or passes it on
+    EGRESS_POLICY = PolicyTable.EGRESS_POLICY  # NetworkPolicies: what no rule allows of an isolated pod is denied
+    EGRESS_BASELINE = PolicyTable.EGRESS_BASELINE  # of pods that no NetworkPolicy isolates
     # How does it get there?
     ROUTING = 52  # next hop and port: pod, node, uplink
     # May it come in? Policies of the destination, likewise.
-    STAGED_INGRESS_ADMIN = 56
-    STAGED_INGRESS_POLICY = 57
-    STAGED_INGRESS_BASELINE = 58
-    INGRESS_ADMIN = 64
-    INGRESS_POLICY = 66
-    INGRESS_BASELINE = 68
+    STAGED_INGRESS_ADMIN = PolicyTable.STAGED_INGRESS_ADMIN
+    STAGED_INGRESS_POLICY = PolicyTable.STAGED_INGRESS_POLICY
+    STAGED_INGRESS_BASELINE = PolicyTable.STAGED_INGRESS_BASELINE
+    INGRESS_ADMIN = PolicyTable.INGRESS_ADMIN
+    INGRESS_POLICY = PolicyTable.INGRESS_POLICY
+    INGRESS_BASELINE = PolicyTable.INGRESS_BASELINE
     COMMIT = 76  # all tables let it pass: the connection is marked as allowed
-    EGRESS_COUNT = 78  # packets of connections by the rule that let them out
-    INGRESS_COUNT = 80  # and in
+    EGRESS_COUNT = CountTable.EGRESS_COUNT  # packets of connections by the rule that let them out
+    INGRESS_COUNT = CountTable.INGRESS_COUNT  # and in
     SNAT = 84  # sources that must be replaced, in NAT_ZONE
     NATTED = 88  # what should have got the node's address: without a free port it is dropped, and counted
     OUTPUT = 92
@@ -130,7 +131,7 @@ class Feature(IntEnum):
     EDGE = 5
     AFFINITY = 6  # flows that switches learned by themselves
     ROTATION = 7  # the same
-    POLICY = 8
+    POLICY = POLICY_FEATURE
     LOAD_BALANCER = 30  # the edge's flows of Services
     EGRESS = 31  # the edge's flows of pods with a public address of their own
 

@@ -45,6 +45,7 @@ from controller.pipeline import (
     Table,
 )
 from kmn.k8s.dataplane import POLICY_LOG_BYTES, POLICY_LOG_CONNECTION
+from kmn.policy.flows import ISOLATED, isolation_name, rule_name
 from kmn.policy.model import Action as Decision
 from kmn.policy.model import Direction, Log, Network, Policy, PortRange, Rule, Tier
 from kmn.policy.selection import Address
@@ -65,7 +66,6 @@ __all__ = [
     "port_matches",
     "priority_of",
     "rule_owner",
-    "rules_of",
     "self_flow",
     "shared_flow",
     "verdict_flow",
@@ -75,7 +75,7 @@ __all__ = [
 KNOWN = 65000
 _SELF = 64000
 HIGHEST = 60000  # of a rule in an order; the lowest is 1
-_PLAIN, _CONJUNCTION, _ISOLATED = 200, 100, 10
+_PLAIN, _CONJUNCTION = 200, 100  # above ISOLATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,16 +196,7 @@ def established_flows(family: Family, *, cut: bool) -> list[Flow]:
 
 def rule_owner(policy: Policy, rule: Rule) -> Owner:
     """Whose the flow is that counts what a rule decided."""
-    return Owner(Feature.POLICY, _name(policy, rule))
-
-
-def rules_of(policy: Policy) -> list[str]:
-    """Names of the owners of a policy's flows: ``NetworkPolicy/default/web ingress[0]``."""
-    return [_name(policy, rule) for direction in Direction for rule in policy.rules(direction) or ()]
-
-
-def _name(policy: Policy, rule: Rule) -> str:
-    return f"{policy.kind}/{policy.key} {rule.name}"
+    return Owner(Feature.POLICY, rule_name(policy, rule))
 
 
 def priority_of(way: Way, order: int) -> int:
@@ -278,7 +269,7 @@ def shared_flow(way: Way, priority: int, wanted: Match, members: Iterable[tuple[
 
 def isolation_flow(way: Way, pod: str, ofport: int, log: Log) -> Flow:
     """What no rule allowed of an isolated pod."""
-    return _of_pod(way, pod).flow(way.table, _ISOLATED, match(way.of_pod(ofport)), _verdict(way, Decision.DENY, 0, log))
+    return _of_pod(way, pod).flow(way.table, ISOLATED, match(way.of_pod(ofport)), _verdict(way, Decision.DENY, 0, log))
 
 
 def self_flow(way: Way, pod: str, ofport: int, address: Address) -> Flow:
@@ -289,4 +280,4 @@ def self_flow(way: Way, pod: str, ofport: int, address: Address) -> Flow:
 
 
 def _of_pod(way: Way, pod: str) -> Owner:
-    return Owner(Feature.POLICY, f"Pod/{pod} {way.direction.value}")
+    return Owner(Feature.POLICY, isolation_name(pod, way.direction))

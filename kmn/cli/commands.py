@@ -203,7 +203,7 @@ def ovs(
     raise typer.Exit(run(node, command, name))
 
 
-policy = typer.Typer(help="What NetworkPolicies allow and deny.", no_args_is_help=True)
+policy = typer.Typer(help="What network policies allow and deny.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 
 
@@ -223,19 +223,78 @@ def policy_explain(
     raise typer.Exit(explain(source, destination, port, namespace or "default", name, output, staged=staged))
 
 
-@app.command()
-def reach(
-    port: Annotated[str, typer.Option("--port", "-p", help="PORT or PORT/PROTOCOL of the destinations.")] = "80",
-    diff: Annotated[
-        list[str] | None, typer.Option("--diff", help="NetworkPolicies in a file: what would they open and close?")
+@policy.command("log")
+def policy_log(
+    output: Annotated[str, typer.Option("--output", "-o", help="text, or json: an object a line.")] = "text",
+    json_: Annotated[bool, typer.Option("--json", help="The same as -o json.")] = False,
+    denied: Annotated[bool, typer.Option("--denied", help="Only what is denied.")] = False,
+    namespace: NamespaceOption = None,
+    pod: Annotated[
+        str | None, typer.Option(help="Only from or to this pod (NAME or NS/NAME).", autocompletion=complete.pods)
     ] = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml.")] = "text",
     name: NameOption = None,
 ) -> None:
-    """Which pods may connect to which, by NetworkPolicies; with --diff exit code 1 if that changes. Sends no packet."""
-    from kmn.cli.policy import show_reach
+    """Verdicts of policies as they happen, with the policy and rule that decided. Ctrl-C ends it."""
+    from kmn.cli.policylog import Filter, follow
 
-    raise typer.Exit(show_reach(port, diff or [], name, output))
+    if pod is not None and "/" not in pod:
+        pod = f"{namespace or 'default'}/{pod}"
+    raise typer.Exit(follow(Filter(denied, namespace, pod), "json" if json_ else output, name))
+
+
+@policy.command("counters")
+def policy_counters(
+    namespace: NamespaceOption = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="table, json or yaml.")] = "table",
+    name: NameOption = None,
+) -> None:
+    """What each rule has allowed and denied so far: connections, packets, bytes."""
+    from kmn.cli.policycounters import show
+
+    raise typer.Exit(show(namespace, output, name))
+
+
+@app.command()
+def reach(
+    port: Annotated[
+        list[str] | None,
+        typer.Option("--port", "-p", help="PORT or PORT/PROTOCOL. Without: those that each declares. Repeatable."),
+    ] = None,
+    namespace: NamespaceOption = None,
+    all_namespaces: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="In all namespaces; so it is without -n, too.")
+    ] = False,
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", help="Only pods with these labels, as rows and as columns.")
+    ] = None,
+    diff: Annotated[
+        list[str] | None,
+        typer.Option("--diff", help="Policies: file, folder or -. What would they open and close? Repeatable."),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", help="NAME or TYPE/NAME of a policy: what if it were deleted? Repeatable."),
+    ] = None,
+    staged: Annotated[bool, typer.Option("--staged", help="As if staged policies were in force.")] = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Send packets, and say where they do otherwise.")] = False,
+    most: Annotated[
+        int | None,
+        typer.Option("--max-probes", help="Connections that --probe tries (2,000); of more, a sample.", min=1),
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="text | json | yaml; pictures: svg | png | html, also svg=FILE.")
+    ] = "text",
+    name: NameOption = None,
+) -> None:
+    """Which pods may connect to which, by policies: as a table or a picture, before and after a change, or tried with
+    packets. Exit code 1: something differs (--diff, --without, --probe); 2: an error."""
+    from kmn.cli.reach import MOST_PROBES, Query, show
+
+    query = Query(
+        port or [], namespace, all_namespaces, selector, diff or [], without or [], staged, probe, most or MOST_PROBES,
+        output,
+    )  # fmt: skip
+    raise typer.Exit(show(query, name))
 
 
 @app.command()

@@ -18,10 +18,10 @@ from kmn.dns.responder import Responder
 from kmn.dns.server import placement_of
 from kmn.dns.zone import Zone
 from kmn.k8s.errors import ApiError
+from kmn.k8s.feed import Feed
 from kmn.k8s.objects import Key, Object
 from kmn.k8s.resources import CLUSTERS, EDGES, PODS, Resource
 from kmn.k8s.rest import RestClient
-from kmn.programs.feed import Feed
 
 __all__ = ["main"]
 

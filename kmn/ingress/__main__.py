@@ -21,10 +21,10 @@ from kmn.ingress.proxy import PodProxy
 from kmn.ingress.state import RESOURCES, State, View
 from kmn.ingress.status import Report, Writer, report_of
 from kmn.k8s.errors import ApiError
+from kmn.k8s.feed import Feed
 from kmn.k8s.objects import Key, Object, annotation
 from kmn.k8s.resources import PODS, Resource
 from kmn.k8s.rest import RestClient
-from kmn.programs.feed import Feed
 from kmn.programs.placement import Place, Placement
 
 __all__ = ["main"]

@@ -18,7 +18,7 @@ from kmn.k8s.objects import Key
 from kmn.policy.model import Action, Block, Direction, NamedPort, Network, Policy, Rule, Tier
 from kmn.policy.selection import Address, Group, Member, Selection
 
-__all__ = ["Decision", "End", "Judge", "Match", "Miss", "ResolvedRule", "Verdict", "contains", "rank"]
+__all__ = ["Decision", "End", "Judge", "Match", "Miss", "ResolvedRule", "Verdict", "contains", "default_deny", "rank"]
 
 # One end of a connection: a pod, or an address that is no pod's.
 End: TypeAlias = Member | Address
@@ -75,10 +75,13 @@ class Decision:
         """In words: which policy and rule, or of which policies it is the default."""
         if self.by:
             return ", ".join(map(str, self.by))
-        if self.isolating:
-            names = ", ".join(str(policy.key) for policy in self.isolating)
-            return f"default deny of {'policy' if len(self.isolating) == 1 else 'policies'} {names}"
-        return "no policy"
+        return default_deny(self.isolating) if self.isolating else "no policy"
+
+
+def default_deny(isolating: Sequence[Policy]) -> str:
+    """In words: no rule of these allows it."""
+    names = ", ".join(str(policy.key) for policy in isolating)
+    return f"default deny of {'policy' if len(isolating) == 1 else 'policies'} {names}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,11 @@ class Judge:
             for policy in sorted(self._policies.values(), key=lambda each: rank(each.policy)):
                 self._ordered[policy.policy.tier].append(policy)
         return self._ordered[tier]
+
+    def isolating(self, pod: Key, direction: Direction) -> tuple[Policy, ...]:
+        """The policies whose rules would have to allow what goes to or from a pod; none of them: all is denied."""
+        mine = self._tier(Tier.NETWORK_POLICY)
+        return tuple(each.policy for each in mine if direction in each.rules and pod in each.subject.members)
 
     def judge(self, source: End, destination: End, protocol: str, port: int) -> Verdict:
         """A new connection (or datagram) to a port of the destination, as the destination's pod has it."""

@@ -15,7 +15,9 @@ from kmn.cli.problems import describe
 from kmn.errors import UserError
 from kmn.k8s.errors import NotFound
 
-COMMANDS = ("up", "down", "clean", "list", "apply", "delete", "get", "exec", "cli", "kubeconfig", "ovs", "demo", "test")
+COMMANDS = (
+    "up", "down", "clean", "list", "apply", "delete", "get", "exec", "cli", "kubeconfig", "ovs", "policy",
+    "reach", "demo", "test")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("up -f missing.yaml", "missing.yaml"),
         ("apply", "kmn: no manifest given"),
         ("get pods -o xml", "kmn: -o xml: not known"),
+        ("policy log -o xml", "kmn: -o xml: not known"),
+        ("policy counters -o xml", "kmn: -o xml: not known"),
+        ("policy log", "kmn: no cluster is running"),
+        ("policy counters", "kmn: no cluster is running"),
         ("get pdos", 'kmn: the server has no resource type "pdos"'),
         ("up --name Not_A_Label", "Not_A_Label"),
     ],
