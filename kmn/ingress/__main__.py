@@ -42,6 +42,7 @@ class Controllers:
         self._folder = folder
         self._state = State(self_signed(_DEFAULT_NAME))
         self._views: dict[str, View] = {}
+        self._seen = 0  # the version of the state that they are of
         self._changed = asyncio.Event()
         self._writer = Writer(client)
         self._told: Report | None = None
@@ -81,6 +82,9 @@ class Controllers:
                 await asyncio.gather(placing, return_exceptions=True)
 
     def _look(self) -> None:
+        if self._state.version == self._seen:
+            return
+        self._seen = self._state.version
         self._views = {controller: self._state.view(controller) for controller in self._state.controllers()}
 
     async def _bring_into_force(self) -> None:

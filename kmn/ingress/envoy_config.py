@@ -90,6 +90,8 @@ def bootstrap() -> Resource:
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET}}},
         "dynamic_resources": {"lds_config": _file("listeners.json"), "cds_config": _file("clusters.json")},
         "static_resources": {"listeners": [_health()]},
+        # Only those that ``proxy`` asks for. A cluster has a hundred: those of a thousand take 40 ms to look through.
+        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"suffix": ".version_text"}]}}},
     }
 
 

@@ -39,6 +39,7 @@ class State:
         self._objects: dict[Resource, dict[Key, Object]] = {resource: {} for resource in RESOURCES}
         self._slices: defaultdict[Key, dict[Key, Object]] = defaultdict(dict)  # by Service
         self._pairs: dict[Key, KeyPair | ValueError] = {}
+        self.version = 0  # another one when views may be
 
     def update(self, resource: Resource, key: Key, obj: Object | None) -> bool:
         """Take an object's new state in (None: it is gone); whether it is one that counts."""
@@ -52,7 +53,11 @@ class State:
             self._file_slice(key, before, obj)
         elif resource is SECRETS:
             self._pairs.pop(key, None)
-        return obj is not None or before is not None
+        if obj is None and before is None:
+            return False
+        if resource is not INGRESSES or _meaning(before) != _meaning(obj):
+            self.version += 1
+        return True
 
     def ingresses(self) -> dict[Key, Object]:
         """All of them, whoever takes them."""
@@ -132,6 +137,14 @@ def _counts(resource: Resource, obj: Object) -> bool:
     if resource is SECRETS:
         return "tls.crt" in (obj.get("data") or {})
     return True
+
+
+def _meaning(ingress: Object | None) -> tuple[object, ...] | None:
+    """All of an Ingress but its status, which is what comes of it."""
+    if ingress is None:
+        return None
+    meta = ingress["metadata"]
+    return meta.get("uid"), meta.get("creationTimestamp"), meta.get("annotations"), ingress.get("spec")
 
 
 def _of_backends(routing: Routing, why: dict[Backend, str]) -> list[Problem]:

@@ -157,6 +157,17 @@ def test_slices_and_secrets_go() -> None:
     assert PAIR.key not in keys(config)
 
 
+def test_a_status_changes_no_view() -> None:
+    state = world((INGRESSES, SHOP))
+    before = state.version
+    assert state.update(INGRESSES, key_of(SHOP), with_address(SHOP, "192.0.2.7"))
+    assert state.version == before
+    for other in ({**SHOP, "spec": {}}, ingress("shop", annotations={"a": "b"}), None):
+        state.update(INGRESSES, key_of(SHOP), other)
+        assert state.version > before
+        before = state.version
+
+
 def test_what_does_not_count() -> None:
     state = world()
     opaque = {"metadata": meta("o"), "data": {"password": "eA=="}}
