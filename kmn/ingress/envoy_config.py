@@ -30,6 +30,13 @@ _DEFAULT_CERTIFICATE = "default"
 # A watched file costs Envoy an inotify instance, of which a user has 128 by default, for all processes. Certificates
 # beyond these are part of the listener: connections that were made with one are drained when it changes.
 _WATCHED_CERTIFICATES = 32
+# What backends are told of the client, as ingress-nginx does it: what the client itself says of that is not believed.
+_FORWARDED = {
+    "X-Forwarded-For": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "X-Forwarded-Host": "%REQ(:AUTHORITY)%",
+    "X-Forwarded-Port": "%DOWNSTREAM_LOCAL_PORT%",
+    "X-Real-IP": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+}
 _MANY = 1_000_000  # no limit: Envoy's own are for one upstream of a mesh
 # As ingress-nginx has them: proxy-connect-timeout, proxy-read-timeout, keep-alive.
 _CONNECT_TIMEOUT, _IDLE_REQUEST, _KEEP_ALIVE = "5s", "60s", "75s"
@@ -112,7 +119,8 @@ def _connection_manager() -> Resource:
     source = {"config_source": _file("routes.json"), "route_config_name": _ROUTES}
     return _http_filter(
         rds=source,
-        use_remote_address=True,  # X-Forwarded-For is the client's address, whatever the client says
+        use_remote_address=True,
+        server_header_transformation="PASS_THROUGH",
         upgrade_configs=[{"upgrade_type": "websocket"}],
         http_protocol_options={"accept_http_10": True},
         common_http_protocol_options={"idle_timeout": _KEEP_ALIVE},
@@ -122,6 +130,7 @@ def _connection_manager() -> Resource:
 def _http_filter(**fields: Any) -> Resource:
     manager = "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
     router = _typed("envoy.filters.http.router", "extensions.filters.http.router.v3.Router")
+    router["typed_config"]["suppress_envoy_headers"] = True
     found = _typed("envoy.filters.network.http_connection_manager", manager)
     found["typed_config"] |= {"stat_prefix": _ROUTES, "http_filters": [router], **fields}
     return found
@@ -184,6 +193,10 @@ def _routes(routing: Routing) -> Resource:
         "@type": f"{_TYPES}.config.route.v3.RouteConfiguration",
         "name": _ROUTES,
         "ignore_port_in_host_matching": True,
+        "request_headers_to_add": [
+            {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for name, value in _FORWARDED.items()
+        ],
         "virtual_hosts": [*(_virtual_host(host, fallback) for host in named), _virtual_host(fallback, fallback)],
     }
 

@@ -116,7 +116,7 @@ class Client:
         used = connection
         try:
             used = used or self.connect()
-            used.request("GET", "/x", headers={"Host": host})
+            used.request("GET", "/x", headers={"Host": host, "X-Forwarded-For": "192.0.2.99"})
             response = used.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException):
@@ -178,7 +178,9 @@ def test_a_published_manifest_just_works(cluster: Cluster, client: Client) -> No
     assert (status, told["namespace"], told["path"]) == (200, "default", "/x")
     assert told["pod"].startswith("red-")
     headers = {name.lower(): value for name, value in told["headers"].items()}
-    assert (headers["host"], headers["x-forwarded-for"]) == (HOST, client.ip)
+    assert headers["host"] == headers["x-forwarded-host"] == HOST
+    assert headers["x-forwarded-for"] == headers["x-real-ip"] == client.ip  # whatever the client says
+    assert (headers["x-forwarded-proto"], headers["x-forwarded-port"]) == ("http", "80")
     (pod,) = cluster.client.list(PODS, "ingress-nginx").items
     assert told["client"] == pod["status"]["podIP"]  # the backend sees the controller
     assert client.get("nobody.example")[0] == 404
