@@ -4,6 +4,7 @@ whether what they describe comes to life. (What the rules say of each file by it
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -18,7 +19,8 @@ from kmn import Cluster
 from kmn.cli.policy import judge_of
 from kmn.errors import UserError
 from kmn.k8s.manifests import ManifestError, load
-from kmn.k8s.objects import Key, Object, name_of, resource_of
+from kmn.k8s.objects import Key, Object, describe, name_of, resource_of, uid_of
+from kmn.k8s.resources import EVENTS, INGRESSES
 from kmn.machine import Machine
 from kmn.policy.verdicts import End, Judge
 
@@ -32,6 +34,11 @@ FOLDERS = (
     "netpol-recipes",
     "online-boutique",
 )
+
+
+# Namespaces where not emulated containers answer, but programs of kmn's own.
+OWN_PROGRAMS = ("kube-system", "ingress-nginx")
+ORDERS = "nginx.ingress.kubernetes.io/"  # annotations that tell ingress-nginx what to do
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ def test_all_of_it_comes_up_and_answers(cluster: Cluster, refusals: dict[Path, s
     cluster.wait_ready()
     census = Census(cluster)
     assert len(census.pods) > 70
-    ports = [port for port in census.service_ports() if port.pods and port.namespace != "kube-system"]
+    ports = [port for port in census.service_ports() if port.pods and port.namespace not in OWN_PROGRAMS]
     assert len(ports) > 40
     judge = judge_of(cluster.client)
     expected, denied = dict[Question, frozenset[str]](), list[Question]()
@@ -137,6 +144,31 @@ def test_all_of_it_comes_up_and_answers(cluster: Cluster, refusals: dict[Path, s
     assert len(denied) > 4
     assert wrong(list(expected), lambda question: expected[question]) == []
     assert {type(answer) for answer in ask(denied, timeout=1)} == {TimeoutError}
+
+
+def test_ingresses_are_taken_or_told_why_not(cluster: Cluster, refusals: dict[Path, str]) -> None:
+    """Each one has an address or an Event, and each annotation that orders a controller to do something is in one."""
+
+    def untold() -> list[str]:
+        told: dict[str, str] = {}
+        for event in cluster.client.list(EVENTS).items:
+            uid = event["involvedObject"].get("uid", "")
+            told[uid] = told.get(uid, "") + event["message"]
+        found = []
+        for ingress in cluster.client.list(INGRESSES).items:
+            words = told.get(uid_of(ingress), "")
+            served = (ingress.get("status") or {}).get("loadBalancer", {}).get("ingress")
+            if not served and "nobody serves" not in words:
+                found.append(f"{describe(ingress)}: neither address nor reason")
+            orders = [name for name in ingress["metadata"].get("annotations") or () if name.startswith(ORDERS)]
+            found += [f"{describe(ingress)}: {name}" for name in orders if name not in words]
+        return found
+
+    assert len(cluster.client.list(INGRESSES).items) > 10
+    deadline = time.monotonic() + 15
+    while untold() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert untold() == []
 
 
 def verdicts_on(judge: Judge, asker: Machine, port: ServicePort) -> Iterator[bool]:
