@@ -193,12 +193,13 @@ class Policies:
                 self._isolate(way, pod, NOWHERE, whereabouts)
             for rule in rules:
                 parts += self._parts(made, way, rule, subject)
-        numbers = self._numbers.assign(policy.key, [name for name, *_ in parts])
+        # Names that no other policy has: numbers then are the same after a restart, in whatever order policies come.
+        numbers = self._numbers.assign(policy.key, [f"{policy} {name}" for name, *_ in parts])
         for name, way, rule, ports, about, towards in parts:
             atom = _Atom(
                 rule_owner(policy, rule),
                 way,
-                numbers[name],
+                numbers[f"{policy} {name}"],
                 self._set(made, subject, about),
                 self._peer_sets(made, rule, towards),
                 _networks(rule) if towards is None else (),
