@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from controller.desired import Scope
 from controller.family import V4, V6, Family
 from controller.features.policy import (
+    RULES_OF_A_FLOW,
     WAYS,
     Way,
     dimensions,
@@ -28,16 +29,19 @@ from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.match import Match, match
 from controller.podsets import NOWHERE, Filter, Place, PodSet, Whereabouts
+from controller.shards import Shards
 from kmn.k8s.objects import Key, Object
 from kmn.k8s.selectors import EVERYTHING
 from kmn.policy.model import Block, Direction, NamedPort, Network, PodPeer, Policy, PortRange, Rule
-from kmn.policy.selection import Address, Changed, Group, Selection, member_of
+from kmn.policy.selection import Changed, Group, Selection, member_of
 
 __all__ = ["Policies"]
 
 _ANY_POD = PodPeer(None, EVERYTHING, EVERYTHING)
 # A rule's part in a flow that many rules share: its number, which of its dimensions, of how many.
 _Part = tuple[int, int, int]
+# Where such flows are that can be the same one: the way, the node, whose rules share them.
+_Sharing = tuple[Way, str, int]
 
 
 @dataclass(eq=False, slots=True)
@@ -49,13 +53,11 @@ class _Atom:
     number: int
     subject: PodSet
     peers: tuple[PodSet, ...] | None  # None: whoever the other end is
-    networks: tuple[Network, ...]
+    networks: tuple[Match, ...]
     ports: tuple[Match, ...] | None
+    shard: int
+    dimensions: tuple[int, int, int]
     nodes: dict[str, int] = field(default_factory=dict)  # that have its flows: how many pods it is about there
-
-    @property
-    def dimensions(self) -> tuple[int, int, int]:
-        return dimensions(peers=self.peers is not None, ports=self.ports is not None)
 
     @property
     def plain(self) -> bool:
@@ -87,6 +89,7 @@ class Policies:
         self._changed_policies: dict[Key, None] = {}
         self._changed: Changed = {}
         self._numbers = GroupNumbers()
+        self._shards = Shards(RULES_OF_A_FLOW)
         self._families: tuple[Family, ...] = (V4,)  # that pods have
         # Sets in use, and who uses them.
         self._sets: dict[tuple[Group, Filter | None], PodSet] = {}
@@ -94,12 +97,13 @@ class Policies:
         self._sets_of: dict[Group, dict[PodSet, None]] = {}
         self._about: dict[PodSet, dict[_Atom, None]] = {}
         self._peers: dict[PodSet, dict[_Atom, None]] = {}
-        self._isolating: dict[PodSet, list[Way]] = {}
+        self._isolating: dict[PodSet, dict[Way, int]] = {}  # and for how many policies
         self._naming: dict[Group, dict[Key, None]] = {}  # policies with named ports that a group's pods have
         # What follows.
         self._isolated: dict[tuple[Way, Key], tuple[Whereabouts, int]] = {}  # by how many policies
-        self._shared: dict[tuple[Way, str], dict[Match, dict[_Part, int]]] = {}  # and for how many reasons
-        self._changed_flows: dict[tuple[Way, str, Match], None] = {}
+        # By packed match, each part with for how many reasons.
+        self._shared: dict[_Sharing, dict[bytes, dict[_Part, int]]] = {}
+        self._changed_flows: dict[_Sharing, dict[bytes, Match]] = {}
 
     # What happens.
 
@@ -188,22 +192,27 @@ class Policies:
                 continue
             pods = self._set(made, subject, None)
             made.isolated.append((way, pods))
-            self._isolating.setdefault(pods, []).append(way)
-            for pod, whereabouts in pods.pods.items():
-                self._isolate(way, pod, NOWHERE, whereabouts)
+            ways = self._isolating.setdefault(pods, {})
+            ways[way] = ways.get(way, 0) + 1
+            if ways[way] == 1:
+                for pod, whereabouts in pods.pods.items():
+                    self._isolate(way, pod, NOWHERE, whereabouts)
             for rule in rules:
                 parts += self._parts(made, way, rule, subject)
         # Names that no other policy has: numbers then are the same after a restart, in whatever order policies come.
         numbers = self._numbers.assign(policy.key, [f"{policy} {name}" for name, *_ in parts])
         for name, way, rule, ports, about, towards in parts:
+            peers = self._peer_sets(made, rule, towards)
             atom = _Atom(
                 rule_owner(policy, rule),
                 way,
                 numbers[f"{policy} {name}"],
                 self._set(made, subject, about),
-                self._peer_sets(made, rule, towards),
-                _networks(rule) if towards is None else (),
+                peers,
+                tuple(map(way.of_peer, _networks(rule))) if towards is None else (),
                 tuple(port_matches(ports, self._families)) if ports is not None else None,
+                self._shards.take(),
+                dimensions(peers=peers is not None, ports=ports is not None),
             )
             made.atoms.append(atom)
             self._add(atom)
@@ -278,9 +287,12 @@ class Policies:
         for atom in old.atoms:
             self._remove(atom)
         for way, pods in old.isolated:
-            self._isolating[pods].remove(way)
-            for pod, whereabouts in pods.pods.items():
-                self._isolate(way, pod, whereabouts, NOWHERE)
+            ways = self._isolating[pods]
+            ways[way] -= 1
+            if not ways[way]:
+                del ways[way]
+                for pod, whereabouts in pods.pods.items():
+                    self._isolate(way, pod, whereabouts, NOWHERE)
         for pods in old.sets:
             self._uses[pods] -= 1
             if not self._uses[pods]:
@@ -304,6 +316,7 @@ class Policies:
     def _remove(self, atom: _Atom) -> None:
         for whereabouts in atom.subject.pods.values():
             self._concern(atom, whereabouts, NOWHERE)
+        self._shards.release(atom.shard)
         del self._about[atom.subject][atom]
         for pods in dict.fromkeys(atom.peers or ()):
             del self._peers[pods][atom]
@@ -311,11 +324,13 @@ class Policies:
     def _move(self, pods: PodSet, changes: Sequence[tuple[Key, Whereabouts, Whereabouts]]) -> None:
         """Pods of a set in use came, went, or are elsewhere."""
         # Peers first, where rules have flows already: a node that a rule comes to gets all peers as they are now.
+        gone = [address for _, before, now in changes for address in before.addresses - now.addresses]
+        come = [address for _, before, now in changes for address in now.addresses - before.addresses]
+        matches = {way: (list(map(way.of_peer, gone)), list(map(way.of_peer, come))) for way in WAYS.values()}
         for atom in self._peers.get(pods, ()):
             for node in atom.nodes:
-                for _, before, now in changes:
-                    self._peer(atom, node, before.addresses - now.addresses, -1)
-                    self._peer(atom, node, now.addresses - before.addresses, +1)
+                for wanted, change in zip(matches[atom.way], (-1, +1), strict=True):
+                    self._share(atom, node, wanted, atom.dimensions[1], change)
         for pod, before, now in changes:
             for way in self._isolating.get(pods, ()):
                 self._isolate(way, pod, before, now)
@@ -337,8 +352,7 @@ class Policies:
                 flows = [plain_flow(atom.way, atom.owner, atom.number, ofport)] if change > 0 else []
                 self._scope_of(node).contribute(owner, flows)
             else:
-                part = (atom.number, atom.dimensions[0], max(atom.dimensions))
-                self._share(atom.way, node, match(atom.way.of_pod(ofport)), part, change)
+                self._share(atom, node, [match(atom.way.of_pod(ofport))], atom.dimensions[0], change)
             atom.nodes[node] = atom.nodes.get(node, 0) + change
             if not atom.nodes[node]:
                 del atom.nodes[node]
@@ -348,28 +362,28 @@ class Policies:
         """A node gets (or loses) what a rule has there besides its pods: peers, ports, and the verdict."""
         if atom.plain:
             return
-        _, _, of_ports = atom.dimensions
+        _, of_peers, of_ports = atom.dimensions
         for pods in atom.peers or ():
-            for whereabouts in pods.pods.values():
-                self._peer(atom, node, whereabouts.addresses, change)
-        self._peer(atom, node, atom.networks, change)
-        for wanted in atom.ports or ():
-            self._share(atom.way, node, wanted, (atom.number, of_ports, max(atom.dimensions)), change)
+            self._share(atom, node, pods.of_addresses(atom.way.of_peer), of_peers, change)
+        self._share(atom, node, atom.networks, of_peers, change)
+        self._share(atom, node, atom.ports or (), of_ports, change)
         flows = [verdict_flow(atom.way, atom.owner, atom.number)] if change > 0 else []
         self._scope_of(node).contribute(("NetworkPolicy", atom.way.direction.value, str(atom.number)), flows)
 
-    def _peer(self, atom: _Atom, node: str, peers: Iterable[Address | Network], change: int) -> None:
-        _, of_peers, _ = atom.dimensions
-        part = (atom.number, of_peers, max(atom.dimensions))
-        for peer in peers:
-            self._share(atom.way, node, match(*atom.way.of_peer(peer)), part, change)
-
-    def _share(self, way: Way, node: str, wanted: Match, part: _Part, change: int) -> None:
-        parts = self._shared.setdefault((way, node), {}).setdefault(wanted, {})
-        parts[part] = parts.get(part, 0) + change
-        if not parts[part]:
-            del parts[part]
-        self._changed_flows[way, node, wanted] = None
+    def _share(self, atom: _Atom, node: str, matches: Iterable[Match], dimension: int, change: int) -> None:
+        """Matches become (``change`` 1) or are no more (-1) part of a dimension of a rule."""
+        sharing, part = (atom.way, node, atom.shard), (atom.number, dimension, max(atom.dimensions))
+        flows = self._shared.setdefault(sharing, {})
+        changed = self._changed_flows.setdefault(sharing, {})
+        for wanted in matches:
+            packed = wanted.packed
+            parts = flows.get(packed)
+            if parts is None:
+                parts = flows[packed] = {}
+            parts[part] = parts.get(part, 0) + change
+            if not parts[part]:
+                del parts[part]
+            changed[packed] = wanted
 
     def _isolate(self, way: Way, pod: Key, before: Whereabouts, now: Whereabouts) -> None:
         """A policy isolates a pod (``now``) or does so no more (``before``)."""
@@ -387,13 +401,17 @@ class Policies:
             self._scope_of(where.place.node).contribute(owner, _isolation(way, pod, where))
 
     def _flush(self) -> None:
-        for way, node, wanted in self._changed_flows:
-            shared = self._shared[way, node]
-            parts = shared.get(wanted)
-            owner = ("NetworkPolicies", way.direction.value, str(wanted))
-            self._scope_of(node).contribute(owner, [shared_flow(way, wanted, parts)] if parts else ())
-            if not parts:
-                shared.pop(wanted, None)
+        for sharing, changed in self._changed_flows.items():
+            (way, node, shard), flows = sharing, self._shared[sharing]
+            scope = self._scope_of(node)
+            for packed, wanted in changed.items():
+                parts = flows[packed]
+                owner = ("NetworkPolicies", way.direction.value, f"{shard} {packed.hex()}")
+                scope.contribute(owner, [shared_flow(way, shard, wanted, parts)] if parts else ())
+                if not parts:
+                    del flows[packed]
+            if not flows:
+                del self._shared[sharing]
         self._changed_flows.clear()
 
 

@@ -5,13 +5,17 @@ A rule is a conjunction of up to three dimensions: the pods that it is about (by
 a flow of one address or port stands for all rules that name it. ``conj_id`` flows say what happens where all dimensions
 are met, and are the ones that count and name the rule.
 
-Of NetworkPolicies all rules allow, so they share one priority; a rule of one dimension only needs no conjunction.
+Of NetworkPolicies all rules allow, so they could share one priority, and nearly always do; a rule of one dimension only
+needs no conjunction. But a flow must fit one message, and names each rule that it is part of. So rules are divided into
+shards, each with flows of its own priority: where a flow of one leads to no allowed packet, Open vSwitch goes on to the
+flow of the same match below it (``classifier_lookup__`` in lib/classifier.c).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from controller.family import Family, family_of
 from controller.openflow.actions import DROP, Actions, actions, conjunction, goto, set_reg
@@ -24,6 +28,7 @@ from kmn.policy.model import Direction, Network, Policy, PortRange, Rule
 from kmn.policy.selection import Address
 
 __all__ = [
+    "RULES_OF_A_FLOW",
     "WAYS",
     "Way",
     "dimensions",
@@ -38,12 +43,15 @@ __all__ = [
 ]
 
 # Priorities; above them is what no policy concerns (see features.connectivity).
-_SELF, _PLAIN, _CONJUNCTION, _ISOLATED = 300, 200, 100, 10
+_SELF, _PLAIN, _CONJUNCTION, _ISOLATED = 300, 200, 100, 10  # shards: 100 to 199
+
+# How many rules a flow can be part of: 16 bytes each, of the 65,535 of a message.
+RULES_OF_A_FLOW = 4000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Way:
-    """What differs between ingress and egress."""
+    """What differs between ingress and egress. There are two (``WAYS``), compared by identity."""
 
     direction: Direction
     table: Table
@@ -54,12 +62,12 @@ class Way:
         """The pod that the rules are about."""
         return in_port(ofport) if self.direction is Direction.EGRESS else register(OUT_PORT, ofport)
 
-    def of_peer(self, peer: Address | Network) -> tuple[Field, ...]:
+    def of_peer(self, peer: Address | Network) -> Match:
         """The other end: one address, or all of a network."""
         family = family_of(peer)
         if peer == family.everything:
-            return (family.ip,)
-        return family.ip, (nw_dst if self.direction is Direction.EGRESS else nw_src)(peer)
+            return match(family.ip)
+        return match(family.ip, (nw_dst if self.direction is Direction.EGRESS else nw_src)(peer))
 
 
 WAYS = {
@@ -114,10 +122,21 @@ def port_matches(ports: Iterable[PortRange], families: Iterable[Family]) -> Iter
                     yield match(*protocol, field)
 
 
-def shared_flow(way: Way, wanted: Match, members: Iterable[tuple[int, int, int]]) -> Flow:
-    """One flow for all rules of which this match is a dimension: number of the rule, dimension, of how many."""
-    steps = actions(*(conjunction(*member) for member in sorted(members)))
-    return Owner(Feature.POLICY, "NetworkPolicies").flow(way.table, _CONJUNCTION, wanted, steps)
+def shared_flow(way: Way, shard: int, wanted: Match, members: Iterable[tuple[int, int, int]]) -> Flow:
+    """One flow for all rules of a shard of which this match is a dimension: number of the rule, dimension, of how many.
+
+    The flow that says what happens where all are met has one priority, in whatever shard the rule is.
+    """
+    return _SHARING.flow(way.table, _CONJUNCTION + shard, wanted, _parts(tuple(sorted(members))))
+
+
+_SHARING = Owner(Feature.POLICY, "NetworkPolicies")
+
+
+@lru_cache(maxsize=65536)
+def _parts(members: tuple[tuple[int, int, int], ...]) -> Actions:
+    """The same for pods that are alike, and on all nodes that have the same rules."""
+    return actions(*(conjunction(*member) for member in members))
 
 
 def isolation_flow(way: Way, pod: str, ofport: int) -> Flow:
@@ -133,6 +152,6 @@ def self_flow(pod: str, ofport: int, address: Address) -> Flow:
     return Owner(Feature.POLICY, f"Pod/{pod} {way.direction.value}").flow(
         way.table,
         _SELF,
-        match(in_port(ofport), *way.of_peer(address)),
+        match(in_port(ofport), *way.of_peer(address).fields),
         actions(goto(way.allowed)),
     )
