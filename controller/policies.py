@@ -330,7 +330,8 @@ class Policies:
         for atom in self._peers.get(pods, ()):
             for node in atom.nodes:
                 for wanted, change in zip(matches[atom.way], (-1, +1), strict=True):
-                    self._share(atom, node, wanted, atom.dimensions[1], change)
+                    if wanted:
+                        self._share(atom, node, wanted, atom.dimensions[1], change)
         for pod, before, now in changes:
             for way in self._isolating.get(pods, ()):
                 self._isolate(way, pod, before, now)
