@@ -23,7 +23,7 @@ from kmn import Cluster
 from kmn.emulator import netns
 from kmn.k8s.client import WatchEvent
 from kmn.k8s.dataplane import NETNS
-from kmn.k8s.objects import Object, annotation, draft, name_of
+from kmn.k8s.objects import Object, annotation, name_of
 from kmn.k8s.resources import DEPLOYMENTS, NODES, PODS
 
 pytestmark = pytest.mark.packet
@@ -170,9 +170,7 @@ def _next_addresses(cluster: Cluster, after: str) -> list[str]:
 
 
 def _scaled(cluster: Cluster, replicas: int) -> None:
-    deployment = draft(cluster.client.get(DEPLOYMENTS, "guarded", "receiver"))
-    deployment["spec"]["replicas"] = replicas
-    cluster.client.update(deployment)
+    cluster.client.patch(DEPLOYMENTS, "guarded", "receiver", {"spec": {"replicas": replicas}})
 
 
 def _starts(cluster: Cluster, waves: int) -> None:
