@@ -407,9 +407,11 @@ class Policies:
             scope = self._scope_of(node)
             for packed, wanted in changed.items():
                 parts = flows[packed]
-                owner = ("NetworkPolicies", way.direction.value, f"{shard} {packed.hex()}")
-                scope.contribute(owner, [shared_flow(way, shard, wanted, parts)] if parts else ())
-                if not parts:
+                flow = shared_flow(way, shard, wanted, parts)
+                if parts:
+                    scope.put(flow)
+                else:
+                    scope.remove(flow)
                     del flows[packed]
             if not flows:
                 del self._shared[sharing]
