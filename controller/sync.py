@@ -289,8 +289,9 @@ class Synchronizer:
             bridge.name, len(installed.flows), len(installed.groups), len(difference),
         )  # fmt: skip
         link.phase = Phase.WRITING
-        # Even an empty bundle is committed: its answer says that the switch is alive and in step.
-        self.counters.messages += link.commit([difference], self._epoch, time.monotonic())
+        # Even an empty bundle is committed: its answer says that the switch is alive and in step. And megaflows are
+        # purged even if nothing changes: a controller may have ended after the last change, and before their purge.
+        self.counters.messages += link.commit([difference], self._epoch, time.monotonic(), purge=True)
         if difference and installed.flows:
             wanted = {
                 number: group for scope in self.cluster.scopes(bridge.name) for number, group in scope.groups.items()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 
 import pytest
 from controller_lab import Lab, lab
 
 from controller.features.policy import RULES_OF_A_FLOW
+from controller.megaflows import Purger
 from kmn.k8s.objects import Object
 
 pytestmark = pytest.mark.packet
@@ -68,12 +69,22 @@ def test_more_rules_name_a_port_than_fit_a_message(net: Lab) -> None:
     assert d.tcp(a.address, PORT) == ("a", d.address)
 
 
-def test_a_controller_that_starts_again_finds_them(net: Lab) -> None:
-    """What is read back of such flows is what was sent: nothing is sent again."""
+def test_a_controller_that_starts_again_finds_them(net: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read back of such flows is what was sent: nothing is sent again. Megaflows are purged nevertheless, as
+    the last controller may not have come so far."""
     strangers = [str(IPv4Address("198.18.0.0") + number) for number in range(RULES_OF_A_FLOW + 10)]
     net.apply("networkpolicies", policy(*strangers))
     assert net.controller is not None
     net.controller.stop()
+    purged: set[str] = set()
+    purge = Purger.purge
+
+    def recorded(self: Purger, bridge: str, done: Callable[[], None]) -> None:
+        purged.add(bridge)
+        purge(self, bridge, done)
+
+    monkeypatch.setattr(Purger, "purge", recorded)
     again = net.controlled()
     assert sharing(net) == [(100, RULES_OF_A_FLOW), (101, 10)]
     assert again.synchronizer.counters.messages == 0
+    assert purged == set(net.bridges)
