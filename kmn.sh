@@ -34,6 +34,9 @@ test) extras='[test]' ;;
 *) extras='' ;;
 esac
 
+# Peers and load of the measurements.
+bench_packages='wrk nginx-light nftables'
+
 # The stamp of a finished set-up. One with the test tools serves both.
 fingerprint=$(cat "$here/pyproject.toml" "$here/kmn.sh" | sha256sum | cut -d ' ' -f 1)
 stamp=$venv/.kmn-stamp
@@ -87,12 +90,14 @@ install_packages() {
         tail -n 15 -- "$log" >&2
         die "apt-get could not install $missing- is there a network? The lines above tell what it said."
     fi
-    case " $missing " in
-    *' openvswitch-switch '*)
-        # New on this machine because of us: it shall not start at the next boot either.
-        if [ -d /run/systemd/system ]; then systemctl --quiet disable openvswitch-switch.service >/dev/null 2>&1 || :; fi
-        ;;
-    esac
+    # What is new on this machine because of us shall not start at the next boot either.
+    for pair in openvswitch-switch:openvswitch-switch nginx-light:nginx nftables:nftables; do
+        case " $missing " in
+        *" ${pair%:*} "*)
+            if [ -d /run/systemd/system ]; then systemctl --quiet disable "${pair#*:}.service" >/dev/null 2>&1 || :; fi
+            ;;
+        esac
+    done
     allow_services
 }
 
@@ -123,6 +128,14 @@ install_python() {
 }
 
 # --- go ---------------------------------------------------------------------------------------------------------------
+
+if [ "${1-}" = bench ]; then
+    packages="$packages $bench_packages"
+    exec 9<"$here"
+    flock 9
+    install_packages "$@"
+    exec 9<&-
+fi
 
 if ! is_set_up; then
     exec 9<"$here"

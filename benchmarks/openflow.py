@@ -13,21 +13,25 @@ from controller.openflow import wire
 from kmn.k8s.client import Client
 from kmn.k8s.resources import ENDPOINTSLICES, SERVICES
 
-__all__ = ["modifications_per_second"]
+__all__ = ["messages_of", "modifications_per_second"]
 
 _HELLO, _ERROR, _BUNDLE_CONTROL = 0, 1, 33
 _COMMIT_XID = 2
 
 
-def modifications_per_second(client: Client) -> tuple[int, float]:
-    """Flows and groups of the Services that the API lists, and how many of them a second a bare switch takes."""
+def messages_of(client: Client) -> list[bytes]:
+    """Flows and groups of the Services that the API lists."""
     desired = Desired()
     for resource in (SERVICES, ENDPOINTSLICES):
         for obj in client.list(resource).items:
             desired.apply(resource.plural, "ADDED", obj)
     desired.compute()
     desired.common.take()
-    messages = Changes.merge([desired.common.everything()])
+    return Changes.merge([desired.common.everything()])
+
+
+def modifications_per_second(messages: list[bytes]) -> float:
+    """How many a second a bare switch takes; nothing else should be running."""
     bundle = wire.in_bundle(messages, _COMMIT_XID)
     network = BareNetwork(pods=0, nodes=1, prefix="kmnofp")
     network.up()
@@ -38,7 +42,7 @@ def modifications_per_second(client: Client) -> tuple[int, float]:
             start = time.perf_counter()
             connection.sendall(bundle)
             _await_commit(connection)
-            return len(messages), len(messages) / (time.perf_counter() - start)
+            return len(messages) / (time.perf_counter() - start)
     finally:
         network.down()
 

@@ -22,7 +22,7 @@ from controller.podsets import Place
 from controller.policies import Policies
 from kmn import garbage
 from kmn.k8s.objects import key_of, labels, name_of
-from kmn.policy.model import Direction, network_policy
+from kmn.policy.model import Direction, Tier, network_policy
 from kmn.policy.selection import Selection, member_of
 from kmn.policy.verdicts import Judge
 
@@ -62,7 +62,7 @@ def _selected(world: World) -> int:
         selection.set_member(key_of(obj), member_of(obj))
     for obj in world.policies:
         judge.set_policy(network_policy(obj))
-    subjects = {subject for direction in Direction for subject, _ in judge.resolved(direction)}
+    subjects = {subject for direction in Direction for subject, _ in judge.resolved(Tier.NETWORK_POLICY, direction)}
     return sum(len({member.node for member in subject.members.values()}) for subject in subjects)
 
 
@@ -74,7 +74,7 @@ def _flows(world: World) -> int:
     for ofport, obj in enumerate(world.pods):
         policies.put_pod(key_of(obj), obj, Place(obj["spec"]["nodeName"], 10 + ofport))
     for obj in world.policies:
-        policies.put_policy(key_of(obj), network_policy(obj))
+        policies.put_policy("NetworkPolicy", key_of(obj), network_policy(obj))
     policies.compute()
     return sum(len(scope.flows) for scope in scopes.values())
 

@@ -13,14 +13,14 @@ from typing import Any
 from controller.backends import Backends, backends
 from controller.balancing import Balancing, Scheduler
 from controller.desired import Changes, OwnerKey, Scope
-from controller.family import V6
+from controller.family import V4, V6
 from controller.features.connectivity import connectivity, family_connectivity
 from controller.features.directreturn import insider_flows, restore_flows
 from controller.features.edge import edge_flows
 from controller.features.masquerade import exempt_flows, masquerade_flows
 from controller.features.node import node_flows
 from controller.features.pod import pod_flows
-from controller.features.policy import rules_of
+from controller.features.policy import established_flows
 from controller.features.service import (
     CLUSTER,
     LOCAL,
@@ -33,7 +33,7 @@ from controller.features.service import (
     service_flows,
 )
 from controller.features.stale import stale_connections
-from controller.group_numbers import GroupNumbers
+from controller.numbering import Numbering
 from controller.openflow.cookie import feature_of, object_hash, object_of
 from controller.openflow.readback import Installed
 from controller.openflow.wire import CtFlush, Unlearn, flow_add, flow_delete, group_add, group_delete, group_modify
@@ -57,11 +57,16 @@ from controller.views import (
     policy_view,
 )
 from kmn.k8s.objects import Key, Object, key_of, labels
+from kmn.k8s.resources import POLICIES
+from kmn.policy.flows import isolation_names, rules_of
+from kmn.policy.model import Log
 
 __all__ = ["Bridge", "Cluster"]
 
 LOG = logging.getLogger(__name__)
 
+# Whose the flows are that known connections take.
+_ESTABLISHED: OwnerKey = ("Pipeline", "", "established")
 # A view of an object, and where it lives.
 Bridge = NodeView | EdgeView
 
@@ -74,8 +79,10 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "clusters": cluster_view,
     "weights": pod_weight,
     "namespaces": lambda obj: None,  # for controller.outside and controller.policies only
-    "networkpolicies": policy_view,
+    **dict.fromkeys((resource.plural for resource in POLICIES), policy_view),
 }
+
+_KIND_OF_POLICIES = {resource.plural: resource.kind for resource in POLICIES}
 
 
 def _views_of(resource: str) -> tuple[str, ...]:
@@ -97,12 +104,13 @@ class Cluster:
         self._zones: dict[str, str] = {}  # of nodes
         self._scheduler: Scheduler = "random"
         self._learned: dict[Key, frozenset[int]] = {}  # cookies of what switches may learn
-        self._groups = GroupNumbers()
+        self._groups = Numbering()
         self._stale: list[CtFlush | Unlearn] = []
         self.outside = Outside()
         self.policies = Policies(lambda node: self._bridges.setdefault(node, Scope()))
         self.stale_outside: list[CtFlush] = []  # connections for the edges to forget
         self.common.contribute(("Pipeline", "", ""), connectivity())
+        self.common.contribute(_ESTABLISHED, established_flows(V4, cut=False))
 
     # What is there.
 
@@ -140,9 +148,11 @@ class Cluster:
         names += [f"Edge/{edge}/nat" for edge in views["edges"]]
         names += [f"Node/{node}/nat" for node in views["nodes"]]
         names += [f"Edge/{edge.name}/{host.name}" for edge in views["edges"].values() for host in edge.hosts]
-        names += [name for pod in views["pods"] for name in (f"Pod/{pod} Ingress", f"Pod/{pod} Egress")]
+        names += [name for pod in views["pods"] for name in isolation_names(str(pod))]
         names += ["NetworkPolicies"]
-        names += [name for policy in views["networkpolicies"].values() for name in rules_of(policy)]
+        names += [
+            name for plural in _KIND_OF_POLICIES for policy in views[plural].values() for name in rules_of(policy)
+        ]
         return feature, [name for name in names if object_hash(name) == object_of(cookie)]
 
     # What happens.
@@ -194,8 +204,10 @@ class Cluster:
                 self.policies.put_pod(key, obj, Place(view.node, view.ofport) if view is not None else None)
             case "namespaces":
                 self.policies.put_namespace(key.name, labels(obj) if obj is not None else None)
-            case "networkpolicies":
-                self.policies.put_policy(key, view)
+            case "nodes":
+                self.policies.put_node(key, obj)
+            case _ if resource in _KIND_OF_POLICIES:
+                self.policies.put_policy(_KIND_OF_POLICIES[resource], key, view)
 
     def _set(self, resource: str, key: Key, view: Any) -> None:
         if not self._known.put(resource, key, view):
@@ -307,14 +319,21 @@ class Cluster:
 
     def _compute_cluster(self, key: Key) -> None:
         cluster: ClusterView | None = self._known.views["clusters"].get(key)
+        families = [V4]
         flows = [flow for network in cluster.service_cidrs for flow in service_cidr_flows(network)] if cluster else []
         if cluster and any(network.version == 6 for network in cluster.service_cidrs):
             flows += family_connectivity(V6)
+            families.append(V6)
         if cluster:
             flows += insider_flows(cluster.own)
         if cluster and cluster.masquerade:
             flows += exempt_flows(cluster.masquerade.exempt)
         self.common.contribute(("Cluster", *key), flows)
+        cut = cluster is not None and cluster.cut
+        self.common.contribute(
+            _ESTABLISHED, [flow for family in families for flow in established_flows(family, cut=cut)]
+        )
+        self.policies.set_log(cluster.log if cluster else Log.DENIED)
         scheduler: Scheduler = cluster.scheduler if cluster else "random"
         if scheduler != self._scheduler:
             self._scheduler = scheduler
@@ -354,7 +373,7 @@ _COMPUTE: Mapping[str, Callable[[Cluster, Key], None]] = {
     "pods": Cluster._compute_pod,
     "services": Cluster._compute_service,
     "edges": Cluster._compute_edge,
-    "networkpolicies": lambda cluster, key: None,  # computed by controller.policies
+    **dict.fromkeys(_KIND_OF_POLICIES, lambda cluster, key: None),  # computed by controller.policies
     "clusters": Cluster._compute_cluster,
     "weights": Cluster._compute_weight,
 }

@@ -36,7 +36,7 @@ _FOLLOWED = (
     resources.ENDPOINTSLICES,
     resources.EDGES,
     resources.NAMESPACES,  # for policies and egress addresses
-    resources.NETWORKPOLICIES,
+    *resources.POLICIES,
     resources.CLUSTERS,  # for the network of virtual addresses
 )
 # Threads hand over to each other several times per change; the default interval (5 ms) is longer than a change takes.

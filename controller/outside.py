@@ -14,7 +14,7 @@ from controller.desired import Scope
 from controller.features.egress import egress_flows
 from controller.features.loadbalancer import Targets, balancer_flows, count_groups, group_name, stale, targets
 from controller.features.masquerade import egress_exemption
-from controller.group_numbers import GroupNumbers
+from controller.numbering import Numbering
 from controller.openflow.wire import CtFlush
 from controller.outside_views import (
     BalancerPort,
@@ -52,7 +52,7 @@ class Outside:
         self._known = Snapshot[TargetSlice](_VIEWS)
         self._pods_of: dict[str, set[Key]] = {}
         self._computed: dict[Key, tuple[BalancerView, Targets]] = {}
-        self._groups = GroupNumbers()
+        self._groups = Numbering()
         self._edges: dict[Key, EdgeView] = {}  # as they were computed last
         self._masquerade = False
         self._exempt_at: dict[Key, str] = {}  # nodes where pods are exempt from masquerade

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from controller.openflow.actions import Action, move_bit, set_ct_mark, set_reg
+from controller.openflow.actions import Action, move_bit, move_from_label, move_to_label, set_ct_mark, set_reg
 from controller.openflow.match import Field, ct_mark, reg
 from kmn.k8s.dataplane import CT_ZONES, UPLINK_OFPORT
+from kmn.policy.flows import POLICY_FEATURE, CountTable, PolicyTable
 
 __all__ = [
     "AFTER_SERVICE",
@@ -26,12 +27,15 @@ __all__ = [
     "INGRESS_RULE",
     "MARK_ALLOWED",
     "MARK_ALLOWED_PROXIED",
+    "MARK_DENIED",
     "MARK_SERVICE",
     "MASQUERADE",
     "MASQUERADE_PORTS",
     "NAT_ZONE",
     "OUT_PORT",
     "PROXIED",
+    "REMEMBER_RULES",
+    "RECALL",
     "RECALL_MASQUERADE",
     "SCRATCH",
     "SCRATCH_NUMBER",
@@ -71,16 +75,30 @@ class Table(IntEnum):
     SERVICE_REJECT = 32  # virtual addresses where nothing answers: to the node's kernel, which refuses
     TURN = 33  # the endpoint whose turn it is; the next turn is learned
     ENDPOINT = 34  # the endpoint in registers, with session affinity: learned, and translated to
-    # May it go out?
-    EGRESS_POLICY = 42  # policies of the source: what no rule allows of an isolated pod is dropped
+    # May it go out? Policies of the source, tier by tier; before that the same as if those were in force that are only
+    # tried out. (kmn.policy.flows has the numbers: 36 to 44 here, 56 to 68 for those that come in, 78 and 80 to count.)
+    STAGED_EGRESS_ADMIN = PolicyTable.STAGED_EGRESS_ADMIN
+    STAGED_EGRESS_POLICY = PolicyTable.STAGED_EGRESS_POLICY
+    STAGED_EGRESS_BASELINE = PolicyTable.STAGED_EGRESS_BASELINE
+    EGRESS_ADMIN = PolicyTable.EGRESS_ADMIN  # administrators': the first rule that matches decides, or passes it on
+    EGRESS_POLICY = PolicyTable.EGRESS_POLICY  # NetworkPolicies: what no rule allows of an isolated pod is denied
+    EGRESS_BASELINE = PolicyTable.EGRESS_BASELINE  # of pods that no NetworkPolicy isolates
     # How does it get there?
     ROUTING = 52  # next hop and port: pod, node, uplink
-    # May it come in?
-    INGRESS_POLICY = 66  # policies of the destination, likewise
+    # May it come in? Policies of the destination, likewise.
+    STAGED_INGRESS_ADMIN = PolicyTable.STAGED_INGRESS_ADMIN
+    STAGED_INGRESS_POLICY = PolicyTable.STAGED_INGRESS_POLICY
+    STAGED_INGRESS_BASELINE = PolicyTable.STAGED_INGRESS_BASELINE
+    INGRESS_ADMIN = PolicyTable.INGRESS_ADMIN
+    INGRESS_POLICY = PolicyTable.INGRESS_POLICY
+    INGRESS_BASELINE = PolicyTable.INGRESS_BASELINE
     COMMIT = 76  # all tables let it pass: the connection is marked as allowed
+    EGRESS_COUNT = CountTable.EGRESS_COUNT  # packets of connections by the rule that let them out
+    INGRESS_COUNT = CountTable.INGRESS_COUNT  # and in
     SNAT = 84  # sources that must be replaced, in NAT_ZONE
     NATTED = 88  # what should have got the node's address: without a free port it is dropped, and counted
     OUTPUT = 92
+    DENIED = 96  # by a policy: dropped
 
 
 class EdgeTable(IntEnum):
@@ -98,9 +116,9 @@ class EdgeTable(IntEnum):
 
 
 # Where a packet goes on once its endpoint is chosen, or when it is for no Service.
-AFTER_SERVICE = Table.EGRESS_POLICY
+AFTER_SERVICE = Table.STAGED_EGRESS_ADMIN
 # Where it goes on once it has a way to a pod.
-TO_POD = Table.INGRESS_POLICY
+TO_POD = Table.STAGED_INGRESS_ADMIN
 
 
 class Feature(IntEnum):
@@ -113,14 +131,14 @@ class Feature(IntEnum):
     EDGE = 5
     AFFINITY = 6  # flows that switches learned by themselves
     ROTATION = 7  # the same
-    POLICY = 8
+    POLICY = POLICY_FEATURE
     LOAD_BALANCER = 30  # the edge's flows of Services
     EGRESS = 31  # the edge's flows of pods with a public address of their own
 
 
 ZONE, NAT_ZONE = CT_ZONES
 
-# Registers. Matched ones have even numbers (see controller.openflow.match.reg).
+# Registers. One match names only one of a pair, 0 and 1 and so on (see controller.openflow.match.reg).
 #   reg0[0]    HAIRPIN   the packet leaves by the port that it came in by
 #   reg0[1]    MASQUERADE  it gets the node's address as source
 #   reg0[2]    STATELESS  at the edge: of a load balancer with direct return, not to be tracked
@@ -129,7 +147,7 @@ ZONE, NAT_ZONE = CT_ZONES
 #   reg6       ENDPOINT_PORT  }
 #   reg8       GROUP          } number of the group that the endpoint is of, or of the turns
 #   reg10      TURN           number of the turn, of ports whose endpoints are chosen one after the other
-#   reg9       EGRESS_RULE   number of the rule that allowed it to go out, 0 where no policy concerns it
+#   reg9       EGRESS_RULE   number of the rule that allowed its connection to go out, 0 where no policy concerns it
 #   reg11      INGRESS_RULE  and to come in
 #   reg15      SCRATCH   between two actions of one flow
 OUT_PORT = 2
@@ -163,9 +181,13 @@ def to_port(port: int) -> Action:
 #       PROXIED   at the edge: a load balancer's connection that gets the edge's address as its source
 ALLOWED: Field = ct_mark(0x1, 0x1)
 MARK_ALLOWED: Action = set_ct_mark(0x1, 0x1)
+MARK_DENIED: Action = set_ct_mark(0x0, 0x1)
 SERVICE: Field = ct_mark(0x2, 0x2)
 MARK_SERVICE: tuple[Action, ...] = (set_ct_mark(0x2, 0x2), move_bit("reg0", 1, "ct_mark", 2))
 RECALL_MASQUERADE: Action = move_bit("ct_mark", 2, "reg0", 1)
+# Which rules allowed a connection is written on it, so that its packets can be counted for them.
+REMEMBER_RULES: tuple[Action, ...] = (move_to_label(EGRESS_RULE, 0), move_to_label(INGRESS_RULE, 1))
+RECALL: tuple[Action, ...] = (RECALL_MASQUERADE, move_from_label(0, EGRESS_RULE), move_from_label(1, INGRESS_RULE))
 PROXIED: Field = ct_mark(0x4, 0x4)
 MARK_ALLOWED_PROXIED: Action = set_ct_mark(0x5, 0x5)
 

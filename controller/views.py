@@ -21,7 +21,8 @@ from controller.pipeline import MASQUERADE_PORTS
 from kmn.k8s import dataplane, objects
 from kmn.k8s.families import internal_ipv6, pod_ips
 from kmn.k8s.objects import Key, Object, describe, key_of, name_of
-from kmn.policy.model import Policy, network_policy
+from kmn.policy.clusterwide import policy_of
+from kmn.policy.model import Log, Policy
 
 __all__ = [
     "ClusterView",
@@ -127,9 +128,9 @@ def _host_ports(obj: Object) -> tuple[HostPort, ...]:
 
 
 def policy_view(obj: Object) -> Policy:
-    """What a NetworkPolicy says."""
+    """What a policy of any kind says."""
     try:
-        return network_policy(obj)
+        return policy_of(obj)
     except ValueError as error:
         raise Malformed(str(error)) from error
 
@@ -336,6 +337,8 @@ class ClusterView:
     own: tuple[IPv4Network, ...]  # of pods and nodes
     masquerade: Masquerade | None  # None: pods leave their nodes as themselves
     scheduler: Scheduler  # how Services choose among their endpoints
+    cut: bool = False  # connections that a change of policies would not allow any more
+    log: Log = Log.DENIED  # verdicts of policies that are told
 
 
 def cluster_view(obj: Object) -> ClusterView:
@@ -360,4 +363,7 @@ def cluster_view(obj: Object) -> ClusterView:
     services = (spec.get("serviceCIDR") or "").split(",")
     words = "a network of IPv4, or one of each family"
     virtual = tuple(_parse(obj, "spec.serviceCIDR", ip_network, each, words) for each in services if each)
-    return ClusterView(virtual, own, masquerade, scheduler_of(obj))
+    policy = spec.get("policy") or {}
+    log = _parse(obj, "spec.policy.log", Log, policy.get("log", "denied"), "denied, all or none")
+    cut = policy.get("establishedConnections") == "cut"
+    return ClusterView(virtual, own, masquerade, scheduler_of(obj), cut, log)

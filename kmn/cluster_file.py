@@ -28,6 +28,7 @@ from kmn.cluster_spec import (
     NatSpec,
     NodeSpec,
     OutsideHost,
+    PolicySpec,
 )
 from kmn.k8s.dataplane import IPVS_SCHEDULERS, OWN_IPV6
 from kmn.k8s.errors import FieldError
@@ -140,6 +141,7 @@ class _Reader:
             dns=self.dns(hosts),
             datapath=self.spec.get("datapath", "auto"),
             kube_proxy=self.kube_proxy(),
+            policy=self.policy(),
             routers=routers,
             fabric_links=fabric_links,
             edge_router=edge,
@@ -459,6 +461,10 @@ class _Reader:
         if entry.get("ipvs"):
             self.wrong("kubeProxy.ipvs", f"is of mode ipvs only, spec.kubeProxy.mode is {mode}: write mode: ipvs")
         return KubeProxySpec(mode)
+
+    def policy(self) -> PolicySpec:
+        entry = self.spec.get("policy") or {}
+        return PolicySpec(entry.get("establishedConnections", "keep"), entry.get("log", "denied"))
 
     def dns(self, hosts: tuple[OutsideHost, ...]) -> DnsSpec:
         """Servers are outside hosts by name, or addresses. The first outside host is the default."""

@@ -24,6 +24,7 @@ __all__ = [
     "NatSpec",
     "NodeSpec",
     "OutsideHost",
+    "PolicySpec",
 ]
 
 API_VERSION = "kmn.io/v1"
@@ -127,6 +128,14 @@ class KubeProxySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """How network policies are enforced."""
+
+    established: Literal["keep", "cut"] = "keep"  # connections that a change of policies would not allow
+    log: Literal["denied", "all", "none"] = "denied"  # verdicts that the log shows
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSpec:
     """A whole cluster. Every field has its final value: defaults and ``count`` are resolved."""
 
@@ -140,6 +149,7 @@ class ClusterSpec:
     dns: DnsSpec = DnsSpec()
     datapath: Literal["auto", "system", "netdev"] = "auto"
     kube_proxy: KubeProxySpec = KubeProxySpec()
+    policy: PolicySpec = PolicySpec()
     routers: tuple[str, ...] = ("fabric",)
     fabric_links: tuple[FabricLink, ...] = ()
     edge_router: str = "fabric"  # the router that the edge is attached to
@@ -219,6 +229,7 @@ class ClusterSpec:
             "dns": _dns_object(self.dns),
             "datapath": self.datapath,
             "kubeProxy": _kube_proxy_object(self.kube_proxy),
+            "policy": {"establishedConnections": self.policy.established, "log": self.policy.log},
             "masquerade": _masquerade_object(self.masquerade),
             "fabric": {
                 "routers": list(self.routers),

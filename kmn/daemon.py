@@ -68,7 +68,7 @@ class Daemon:
         # One thread does all blocking kernel work: namespaces are a property of the thread.
         self.kernel = ThreadPoolExecutor(1, thread_name_prefix="kernel")
         self.store = Store()
-        self.admission = ClusterAdmission(spec)
+        self.admission = ClusterAdmission(spec, self.store)
         self.client = LocalClient(self.store, self.admission)
         self.underlay = Underlay(spec, self.paths)
         self.control_plane = ControlPlane(self.client, spec, lambda: self.underlay.datapath_type)

@@ -28,9 +28,9 @@ from kmn.k8s.resources import (
     EVENTS,
     JOBS,
     NAMESPACES,
-    NETWORKPOLICIES,
     NODES,
     PODS,
+    POLICIES,
     REPLICASETS,
     REPLICATIONCONTROLLERS,
     SERVICES,
@@ -42,7 +42,7 @@ __all__ = ["NotReady", "Problem", "Progress", "Snapshot", "problems", "take", "w
 
 _WORKLOADS = (DEPLOYMENTS, STATEFULSETS, DAEMONSETS, JOBS, REPLICASETS, REPLICATIONCONTROLLERS)
 _OBSERVED: dict[str, Resource] = {
-    r.plural: r for r in (NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES, NETWORKPOLICIES, NAMESPACES)
+    r.plural: r for r in (NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES, *POLICIES, NAMESPACES)
 }
 assert set(OBSERVED_RESOURCES) == set(_OBSERVED)
 

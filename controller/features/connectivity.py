@@ -7,23 +7,24 @@ from __future__ import annotations
 
 from controller.family import V4, Family
 from controller.features.neighbours import answer, complete_answers
-from controller.openflow.actions import DROP, IN_PORT, Action, actions, ct, goto, move_to_label, output_reg
+from controller.features.policy import KNOWN, policy_stages
+from controller.openflow.actions import DROP, IN_PORT, Action, actions, ct, goto, output_reg
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.match import Address, Match, ct_state, in_port, match, nw_dst
 from controller.pipeline import (
     AFTER_SERVICE,
     ALLOWED,
-    EGRESS_RULE,
     HAIRPIN,
-    INGRESS_RULE,
     MARK_ALLOWED,
     MARK_SERVICE,
     MASQUERADE,
     NAT_ZONE,
     OUT_PORT,
     RECALL_MASQUERADE,
+    REMEMBER_RULES,
     SERVICE,
+    TO_POD,
     ZONE,
     Feature,
     Table,
@@ -31,10 +32,6 @@ from controller.pipeline import (
 from kmn.k8s.dataplane import GATEWAY_MAC, HOST_OFPORT, REJECT_PORT, UPLINK_OFPORT
 
 __all__ = ["connectivity", "dnat", "family_connectivity"]
-
-
-# Which rules allowed the connection is written on it, so that its packets can be counted for them.
-_REMEMBER_RULES = (move_to_label(EGRESS_RULE, 0), move_to_label(INGRESS_RULE, 1))
 
 
 def dnat(address: Address, port: int) -> Action:
@@ -54,12 +51,12 @@ def connectivity() -> list[Flow]:
         make(Table.STATE, 0, anything, actions(goto(Table.SERVICE))),
         make(Table.SERVICE, 0, anything, actions(goto(AFTER_SERVICE))),
         make(Table.NODE_PORT, 0, anything, actions(goto(AFTER_SERVICE))),
-        make(Table.EGRESS_POLICY, 0, anything, actions(goto(Table.ROUTING))),
-        # Known connections; and the node's own: its kubelet probes pods, and what it masquerades is its own as well.
-        make(Table.INGRESS_POLICY, 410, match(ALLOWED), actions(goto(Table.COMMIT))),
-        make(Table.INGRESS_POLICY, 400, match(in_port(HOST_OFPORT)), actions(goto(Table.COMMIT))),
-        make(Table.INGRESS_POLICY, 400, match(MASQUERADE), actions(goto(Table.COMMIT))),
-        make(Table.INGRESS_POLICY, 0, anything, actions(goto(Table.COMMIT))),
+        *policy_stages(),
+        # The node's own: its kubelet probes pods, and what it masquerades is its own as well.
+        make(TO_POD, KNOWN, match(in_port(HOST_OFPORT)), actions(goto(Table.COMMIT))),
+        make(TO_POD, KNOWN, match(MASQUERADE), actions(goto(Table.COMMIT))),
+        make(Table.EGRESS_COUNT, 0, anything, actions(goto(Table.INGRESS_COUNT))),
+        make(Table.INGRESS_COUNT, 0, anything, actions(goto(Table.SNAT))),
         make(Table.SNAT, 0, anything, actions(goto(Table.OUTPUT))),
         *family_connectivity(V4),
     ]
@@ -85,7 +82,6 @@ def family_connectivity(family: Family) -> list[Flow]:
         ),
         make(Table.CONNTRACK, 100, any_ip, actions(ct(ZONE, nat=True, table=Table.STATE))),
         make(Table.STATE, 200, state("+inv+trk"), DROP),
-        make(Table.STATE, 190, match(ip, ALLOWED), actions(RECALL_MASQUERADE, goto(Table.ROUTING))),
         # An ICMP error about a connection that was never allowed.
         make(Table.STATE, 180, state("+rel+trk"), DROP),
         # Translated by an earlier packet, not allowed by it: it must pass what follows the translation again.
@@ -94,10 +90,10 @@ def family_connectivity(family: Family) -> list[Flow]:
         *(make(Table.ROUTING, 235, match(ip, nw_dst(network)), DROP) for network in family.unroutable),
         # Nothing that came from the fabric goes back to it.
         make(Table.ROUTING, 50, match(ip, in_port(UPLINK_OFPORT)), DROP),
-        make(Table.COMMIT, 200, match(ip, ALLOWED), actions(goto(Table.SNAT))),
+        make(Table.COMMIT, 200, match(ip, ALLOWED), actions(goto(Table.EGRESS_COUNT))),
         make(
             Table.COMMIT, 100, any_ip,
-            actions(ct(ZONE, commit=True, mark=(MARK_ALLOWED, *_REMEMBER_RULES)), goto(Table.SNAT)),
+            actions(ct(ZONE, commit=True, mark=(MARK_ALLOWED, *REMEMBER_RULES)), goto(Table.EGRESS_COUNT)),
         ),
         # Answers, whose translation is undone, not made. (A packet that was just committed has no state any more.)
         make(Table.SNAT, 120, state("+rpl+trk"), actions(goto(Table.OUTPUT))),

@@ -30,6 +30,7 @@ __all__ = [
     "learn",
     "move",
     "move_bit",
+    "move_from_label",
     "move_to_label",
     "output",
     "output_reg",
@@ -48,6 +49,7 @@ __all__ = [
     "set_reg",
     "set_tp_dst",
     "set_xxreg3",
+    "to_controller",
 ]
 
 _NICIRA = 0x00002320
@@ -115,6 +117,7 @@ def group(number: int) -> Action:
 
 
 _XXREG3 = 0x0001E410
+_CT_LABEL = 0x0001D810
 
 
 def _nxm_reg(number: int) -> int:
@@ -263,10 +266,18 @@ def move_bit(source: str, source_bit: int, destination: str, destination_bit: in
 
 
 @cache
+def move_from_label(word: int, register: int) -> Action:
+    """Copy one of the four words of the connection's label to a register."""
+    first = 32 * word
+    packed = struct.pack("!HHHHHHII4x", 28, 24, 32, first, 0, 0, _CT_LABEL, _nxm_reg(register))
+    return Action(f"move:NXM_NX_CT_LABEL[{first}..{first + 31}]->NXM_NX_REG{register}[]", packed)
+
+
+@cache
 def move_to_label(register: int, word: int) -> Action:
     """Copy a register to one of the four words of the connection's label; inside ``ct(exec=…)`` only."""
     first = 32 * word
-    packed = struct.pack("!HHHHHHII4x", 28, 24, 32, 0, first, 0, _nxm_reg(register), 0x0001D810)
+    packed = struct.pack("!HHHHHHII4x", 28, 24, 32, 0, first, 0, _nxm_reg(register), _CT_LABEL)
     return Action(f"move:NXM_NX_REG{register}[]->NXM_NX_CT_LABEL[{first}..{first + 31}]", packed)
 
 
@@ -278,6 +289,15 @@ def conjunction(number: int, dimension: int, dimensions: int) -> Action:
 
 
 @cache
+def to_controller(connection: int, length: int) -> Action:
+    """Send the first ``length`` bytes of the packet to the OpenFlow connection that has this number; if none: nobody.
+
+    The number is one that connections give themselves (NXT_SET_CONTROLLER_ID).
+    """
+    packed = struct.pack("!HHIHHHBx", 0xFFFF, 16, _NICIRA, 20, length, connection, 1)
+    return Action(f"controller(max_len={length},id={connection})", packed)
+
+
 def resubmit(table: int) -> Action:
     """Do what a table says, and come back; a packet that no flow of it matches just comes back."""
     return Action(f"resubmit(,{table})", struct.pack("!HHIHHB3x", 0xFFFF, 16, _NICIRA, 14, 0xFFF8, table))

@@ -308,11 +308,9 @@ def nw_ttl(hops: int) -> Field:
 
 @cache
 def reg(number: int, value: int, mask: int = 0xFFFFFFFF) -> Field:
-    """A register. Open vSwitch reports them in pairs (``xreg``), so a match may name one of each pair only:
-    use even numbers."""
-    if number % 2:
-        raise ValueError(f"reg{number}: match on registers of even number only")
-    pair = value.to_bytes(4, "big") + bytes(4) + mask.to_bytes(4, "big") + bytes(4)
+    """A register. Open vSwitch reports them in pairs (``xreg``), so a match may name one of each pair only."""
+    before, after = (bytes(4), b"") if number % 2 else (b"", bytes(4))
+    pair = b"".join(before + word.to_bytes(4, "big") + after for word in (value, mask))
     text = f"reg{number}={f'{value:#x}' if value else '0'}" + ("" if mask == 0xFFFFFFFF else f"/{mask:#x}")
     return Field(20 + number, _oxm(_XREG0 + (number // 2 << 9), pair), 4, text)
 

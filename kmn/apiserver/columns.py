@@ -264,6 +264,10 @@ def _policy_selector(policy: Object) -> str:
     return str(selector_of_object((policy.get("spec") or {}).get("podSelector"))) or _NONE
 
 
+def _policy_priority(policy: Object) -> str:
+    return str((policy.get("spec") or {}).get("priority", ""))
+
+
 def _ingress_hosts(ingress: Object) -> str:
     rules = (ingress.get("spec") or {}).get("rules") or ()
     hosts = [rule["host"] for rule in rules if rule.get("host")]
@@ -417,6 +421,8 @@ BY_KIND: dict[str, tuple[Column, ...]] = {
         AGE,
     ),
     "NetworkPolicy": (NAME, Column("Pod-Selector", _policy_selector), AGE),
+    "AdminNetworkPolicy": (NAME, Column("Priority", _policy_priority), AGE),
+    "ClusterNetworkPolicy": (NAME, Column("Tier", _path("spec", "tier")), Column("Priority", _policy_priority), AGE),
     "Ingress": (
         NAME,
         Column("Class", _path("spec", "ingressClassName", default=_NONE)),

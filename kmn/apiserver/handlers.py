@@ -199,7 +199,7 @@ class Handlers:
                 warnings += _audible(reply.warnings, write)
                 return _answer(represent, represent.one(reply.object), 201, warnings)
             patch = _addressed(patch, target)
-        patch_type = _PATCH_TYPES.get(kind, "merge" if target.resource.group == "kmn.io" else "strategic")
+        patch_type = _PATCH_TYPES.get(kind, "merge" if target.resource.custom else "strategic")
         reply = self._registry.patch(
             target.resource,
             target.namespace or "",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kmn.k8s.errors import ApiError, Reason
-from kmn.k8s.objects import Object, describe
+from kmn.k8s.objects import Object, describe, resource_of
 
 __all__ = ["strategic_merge"]
 
@@ -85,8 +85,8 @@ _DELETE_FROM = "$deleteFromPrimitiveList/"
 
 
 def strategic_merge(obj: Object, patch: Object) -> Object:
-    """``obj`` with ``patch`` applied, as a new object. kmn's own kinds have no such patch, as custom resources."""
-    if obj["apiVersion"].startswith("kmn.io/"):
+    """``obj`` with ``patch`` applied, as a new object. Custom resources have no such patch, kmn's own kinds neither."""
+    if resource_of(obj).custom:
         raise ApiError(
             415, Reason.UNSUPPORTED_MEDIA_TYPE, f"{describe(obj)}: custom resources take merge and JSON patches only"
         )

@@ -96,6 +96,14 @@ def apply(
 
 
 @app.command()
+def wait(name: NameOption = None, timeout: TimeoutOption = 60.0) -> None:
+    """Wait until pods are ready, Services know them, and bridges have what policies say. Exit code 1: not in time."""
+    from kmn.cli.up import wait as run
+
+    raise typer.Exit(run(name, timeout))
+
+
+@app.command()
 def delete(
     what: Annotated[
         list[str] | None,
@@ -195,7 +203,7 @@ def ovs(
     raise typer.Exit(run(node, command, name))
 
 
-policy = typer.Typer(help="What NetworkPolicies allow and deny.", no_args_is_help=True)
+policy = typer.Typer(help="What network policies allow and deny.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 
 
@@ -206,12 +214,44 @@ def policy_explain(
     port: Annotated[str, typer.Argument(metavar="PORT[/PROTOCOL]", help="Of the pod: behind a Service, its target.")],
     namespace: NamespaceOption = None,
     output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml.")] = "text",
+    staged: Annotated[bool, typer.Option("--staged", help="As if staged policies were in force.")] = False,
     name: NameOption = None,
 ) -> None:
     """Which policies and rules allow a connection, and what is missing where none does. No packet is sent."""
     from kmn.cli.policy import explain
 
-    raise typer.Exit(explain(source, destination, port, namespace or "default", name, output))
+    raise typer.Exit(explain(source, destination, port, namespace or "default", name, output, staged=staged))
+
+
+@policy.command("log")
+def policy_log(
+    output: Annotated[str, typer.Option("--output", "-o", help="text, or json: an object a line.")] = "text",
+    json_: Annotated[bool, typer.Option("--json", help="The same as -o json.")] = False,
+    denied: Annotated[bool, typer.Option("--denied", help="Only what is denied.")] = False,
+    namespace: NamespaceOption = None,
+    pod: Annotated[
+        str | None, typer.Option(help="Only from or to this pod (NAME or NS/NAME).", autocompletion=complete.pods)
+    ] = None,
+    name: NameOption = None,
+) -> None:
+    """Verdicts of policies as they happen, with the policy and rule that decided. Ctrl-C ends it."""
+    from kmn.cli.policylog import Filter, follow
+
+    if pod is not None and "/" not in pod:
+        pod = f"{namespace or 'default'}/{pod}"
+    raise typer.Exit(follow(Filter(denied, namespace, pod), "json" if json_ else output, name))
+
+
+@policy.command("counters")
+def policy_counters(
+    namespace: NamespaceOption = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="table, json or yaml.")] = "table",
+    name: NameOption = None,
+) -> None:
+    """What each rule has allowed and denied so far: connections, packets, bytes."""
+    from kmn.cli.policycounters import show
+
+    raise typer.Exit(show(namespace, output, name))
 
 
 @app.command()

@@ -13,11 +13,12 @@ from kmn.cluster import Cluster
 from kmn.errors import UserError
 from kmn.k8s.client import Client
 from kmn.k8s.objects import Object, describe, draft, key_of, labels, name_of
-from kmn.k8s.resources import NAMESPACES, NETWORKPOLICIES, PODS
+from kmn.k8s.resources import NAMESPACES, NODES, PODS, POLICIES, Resource
 from kmn.machine import find
-from kmn.policy.model import Direction, network_policy
+from kmn.policy.clusterwide import policy_of
+from kmn.policy.model import Direction
 from kmn.policy.reach import Reach, differences, fold, reach
-from kmn.policy.selection import Member, Selection, member_of
+from kmn.policy.selection import Member, Selection, member_of, node_member_of
 from kmn.policy.verdicts import Decision, End, Judge, Verdict
 
 __all__ = ["explain", "judge_of", "show_reach"]
@@ -26,13 +27,15 @@ _FORMS = ("text", "json", "yaml")
 _PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 
-def explain(source: str, destination: str, port: str, namespace: str, cluster: str | None, form: str) -> int:
+def explain(
+    source: str, destination: str, port: str, namespace: str, cluster: str | None, form: str, *, staged: bool
+) -> int:
     """Print who allows or denies a connection; 0 when it is allowed, 1 when it is not."""
     if form not in _FORMS:
         raise UserError(f"-o {form}: not known", ", ".join(_FORMS))
     number, protocol = _port(port)
     with Cluster.attach(cluster) as running:
-        judge = judge_of(running.client)
+        judge = judge_of(running.client, staged=staged)
         client, node = _end(running, judge.selection, source, namespace)
         server, _ = _end(running, judge.selection, destination, namespace)
     verdict = judge.judge(client, server, protocol, number)
@@ -68,9 +71,10 @@ def show_reach(port: str, changes: list[str], cluster: str | None, form: str) ->
         _print_table(now, f"{number}/{protocol}") if form == "text" else dump(_table(now, f"{number}/{protocol}"), form)
         return 0
     for obj in read(changes):
-        if obj["kind"] != "NetworkPolicy":
-            raise UserError(f"--diff: {describe(obj)}: is no NetworkPolicy", "only policies are compared")
-        judge.set_policy(network_policy(_admitted(obj)))
+        resource = next((each for each in POLICIES if each.kind == obj["kind"]), None)
+        if resource is None:
+            raise UserError(f"--diff: {describe(obj)}: is no policy", "only policies are compared")
+        judge.set_policy(policy_of(_admitted(resource, obj)))
     changed = differences(now, reach(judge, protocol, number))
     if form != "text":
         dump([{"source": str(s), "destination": str(d), "allowed": allowed} for s, d, allowed in changed], form)
@@ -79,12 +83,13 @@ def show_reach(port: str, changes: list[str], cluster: str | None, form: str) ->
     return 1 if changed else 0
 
 
-def _admitted(obj: Object) -> Object:
+def _admitted(resource: Resource, obj: Object) -> Object:
     """A policy as the API server would take it. Raises UserError where it would not."""
     made = draft(obj)
-    made["metadata"].setdefault("namespace", "default")
+    if resource.namespaced:
+        made["metadata"].setdefault("namespace", "default")
     set_defaults(made)
-    errors = validate(NETWORKPOLICIES, made, None)
+    errors = validate(resource, made, None)
     if errors:
         raise UserError("\n".join(f"{describe(made)}: {error}" for error in errors))
     return made
@@ -115,14 +120,17 @@ def _print_table(now: Reach, port: str) -> None:
         print(f"{number:>{digits}} {source.name(now):<{width}} {shown}")
 
 
-def judge_of(client: Client) -> Judge:
-    """All policies over all pods, as they are now."""
+def judge_of(client: Client, *, staged: bool = False) -> Judge:
+    """All policies over all pods, as they are now; ``staged``: as if those were in force that are only tried out."""
     selection = Selection()
     for namespace in client.list(NAMESPACES).items:
         selection.set_namespace(name_of(namespace), labels(namespace))
     for pod in client.list(PODS).items:
         selection.set_member(key_of(pod), member_of(pod))
-    return Judge(selection, map(network_policy, client.list(NETWORKPOLICIES).items))
+    for node in client.list(NODES).items:
+        selection.set_member(key_of(node), node_member_of(node))
+    policies = (policy_of(obj) for resource in POLICIES for obj in client.list(resource).items)
+    return Judge(selection, (policy for policy in policies if staged or not policy.staged))
 
 
 def _port(text: str) -> tuple[int, str]:
@@ -146,11 +154,15 @@ def _end(running: Cluster, selection: Selection, text: str, namespace: str) -> t
 
 
 def _name(end: End) -> str:
-    return f"pod {end.key}" if isinstance(end, Member) else str(end)
+    if not isinstance(end, Member):
+        return str(end)
+    return f"pod {end.key}" if end.key.namespace else f"node {end.key}"
 
 
 def _decision(decision: Decision) -> dict[str, Any]:
     shown: dict[str, Any] = {"allowed": decision.allowed, "reason": decision.reason}
+    if decision.passed:
+        shown["passed"] = list(map(str, decision.passed))
     if decision.misses:
         shown["rules"] = list(map(str, decision.misses))
     return shown
@@ -162,5 +174,7 @@ def _print(shown: dict[str, Any]) -> None:
     for direction, of in (("egress", shown["source"]), ("ingress", shown["destination"])):
         decision = shown[direction]
         print(f"  {direction} of {of}: {'allowed' if decision['allowed'] else 'denied'}: {decision['reason']}")
+        for rule in decision.get("passed", ()):
+            print(f"    {rule}: passed on")
         for rule in decision.get("rules", ()):
             print(f"    {rule}")

@@ -47,6 +47,21 @@ def up(
     return 0 if complete else 1
 
 
+def wait(name: str | None, timeout: float) -> int:
+    """Wait for a cluster that is running; 0 when all is ready. What is not is printed."""
+    begin = time.monotonic()
+    with Cluster.attach(name) as cluster:
+        try:
+            cluster.wait_ready(timeout)
+        except NotReady as late:
+            _print_problems(late.problems)
+            errors().print(f"[bold red]cluster {cluster.name} is not ready[/]: {_count(late.problems)}")
+            return 1
+        took = time.monotonic() - begin
+        console().print(f"cluster [bold]{cluster.name}[/] is ready, and all of it in force ({took:.1f} s)")
+    return 0
+
+
 def bring_up(cluster: Cluster, *, detach: bool, timeout: float) -> bool:
     """Start, apply, wait; whether everything became ready. What did not is printed."""
     begin = time.monotonic()

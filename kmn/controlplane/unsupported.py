@@ -1,4 +1,4 @@
-"""Kinds that are stored and have no effect although their users expect one: an Event on the object says so."""
+"""Kinds and fields that are stored and have no effect although their users expect one: an Event says so."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import NamedTuple
 from kmn.controlplane.runtime import Reconciler
 from kmn.controlplane.workloads.ownership import get_or_none
 from kmn.k8s.client import WatchEvent
-from kmn.k8s.objects import Key, describe, key_of
-from kmn.k8s.resources import CRONJOBS, Resource, by_kind
+from kmn.k8s.objects import Key, Object, describe, key_of
+from kmn.k8s.resources import ADMINNETWORKPOLICIES, CLUSTERNETWORKPOLICIES, CRONJOBS, Resource, by_kind
+from kmn.policy.clusterwide import not_emulated
 
 __all__ = ["Unsupported"]
 
@@ -19,6 +20,10 @@ _WHY = {
     by_kind("autoscaling/v2", "HorizontalPodAutoscaler"): "nothing is measured that it could scale by",
     by_kind("autoscaling/v1", "HorizontalPodAutoscaler"): "nothing is measured that it could scale by",
 }
+# Of kinds that have an effect: what of an object has none.
+_FIELDS: dict[Resource, Callable[[Object], Iterable[str]]] = dict.fromkeys(
+    (ADMINNETWORKPOLICIES, CLUSTERNETWORKPOLICIES), not_emulated
+)
 
 
 class _Kept(NamedTuple):
@@ -27,19 +32,25 @@ class _Kept(NamedTuple):
 
 
 class Unsupported(Reconciler[_Kept]):
-    """Tells once for each such object."""
+    """Tells once for each such object and field."""
 
     component = "kmn"
 
     def watches(self) -> Iterable[tuple[Resource, Callable[[WatchEvent], None]]]:
-        return [(resource, partial(self._on_object, resource)) for resource in _WHY]
+        return [(resource, partial(self._on_object, resource)) for resource in (*_WHY, *_FIELDS)]
 
     def reconcile(self, key: _Kept) -> None:
         obj = get_or_none(self.client, *key)
         if obj is not None:
-            message = f"{describe(obj)} is stored, not emulated: {_WHY[key.resource]}"
-            self.recorder.once(obj, "Warning", "NotEmulated", message)
+            for message in _messages(key.resource, obj):
+                self.recorder.once(obj, "Warning", "NotEmulated", message)
 
     def _on_object(self, resource: Resource, event: WatchEvent) -> None:
-        if event.type == "ADDED":
+        if event.type == "ADDED" or (event.type == "MODIFIED" and resource in _FIELDS):
             self.queue.add(_Kept(resource, key_of(event.object)))
+
+
+def _messages(resource: Resource, obj: Object) -> Iterable[str]:
+    if resource in _WHY:
+        return (f"{describe(obj)} is stored, not emulated: {_WHY[resource]}",)
+    return (f"{describe(obj)}: {text}" for text in _FIELDS[resource](obj))

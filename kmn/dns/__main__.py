@@ -13,12 +13,12 @@ from pathlib import Path
 import uvloop
 
 from kmn.dns.config import DnsConfig
-from kmn.dns.feed import Feed
 from kmn.dns.internet import HostServers
 from kmn.dns.placement import Placement
 from kmn.dns.responder import Responder
 from kmn.dns.zone import Zone
 from kmn.k8s.errors import ApiError
+from kmn.k8s.feed import Feed
 from kmn.k8s.objects import Key, Object
 from kmn.k8s.resources import CLUSTERS, EDGES, PODS, Resource
 from kmn.k8s.rest import RestClient

@@ -54,9 +54,9 @@ from kmn.k8s.resources import (
     EDGES,
     ENDPOINTSLICES,
     NAMESPACES,
-    NETWORKPOLICIES,
     NODES,
     PODS,
+    POLICIES,
     SECRETS,
     SERVICES,
 )
@@ -123,7 +123,7 @@ class Kubelet:
             (NODES, self._health_checks.observe_node),
             (SERVICES, self._health_checks.observe_service),
             (ENDPOINTSLICES, self._health_checks.observe_slice),
-            (NETWORKPOLICIES, self._gate_event),
+            *((resource, self._gate_event) for resource in POLICIES),
             (NAMESPACES, self._gate_event),
             (PODS, self._pod_event),
         ):

@@ -24,6 +24,8 @@ __all__ = [
     "OBSERVED_RESOURCES",
     "OFPORT",
     "OWN_IPV6",
+    "POLICY_LOG_BYTES",
+    "POLICY_LOG_CONNECTION",
     "PROGRAM",
     "REJECT_IP",
     "REJECT_IPV6",
@@ -51,6 +53,10 @@ DATAPATH_ID = "kmn.io/datapath-id"  # 16 hexadecimal digits
 # node's kernel would take the packets, too, and reset connections that it does not know before they are translated.
 UPLINK_MAC = "kmn.io/uplink-mac"
 UPLINK_NEXT_HOP_MAC = "kmn.io/uplink-next-hop-mac"  # the fabric router's interface towards this node
+
+# What policies decided is told to OpenFlow connections that give themselves this number, with the head of the packet.
+POLICY_LOG_CONNECTION = 4242
+POLICY_LOG_BYTES = 128
 
 BRIDGE = "br0"  # every node has one, in the node's own Open vSwitch
 CONTROLLER_PORT = 6653  # the controller listens on 127.0.0.1 in each node's namespace
@@ -86,7 +92,18 @@ REJECT_IPV6 = "fd6b:6d6e::fd"
 #   problems: [text], objects that the controller ignores until they are corrected; left out when there are none
 #   drops: [{kind, name, reason, message}], objects for want of which packets are lost, likewise
 DATAPLANE_NAME = "default"
-OBSERVED_RESOURCES = ("nodes", "pods", "services", "endpointslices", "edges", "networkpolicies", "namespaces")
+OBSERVED_RESOURCES = (
+    "nodes",
+    "pods",
+    "services",
+    "endpointslices",
+    "edges",
+    "namespaces",
+    "networkpolicies",
+    "adminnetworkpolicies",
+    "baselineadminnetworkpolicies",
+    "clusternetworkpolicies",
+)
 
 
 def mac_of(ip: str) -> str:

@@ -2,7 +2,7 @@
 
 A *resource* is the REST collection (``pods``), a *kind* is the type of the objects in it (``Pod``). The table follows
 Kubernetes 1.37's API reference; kinds that have no effect on the network are in it as well, so that they can be
-stored and listed.
+stored and listed. Cluster-wide policies are those of kubernetes-sigs/network-policy-api.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from difflib import get_close_matches
 from kmn.k8s.errors import ApiError, Reason
 
 __all__ = [
+    "ADMINNETWORKPOLICIES",
     "ALL",
+    "BASELINEADMINNETWORKPOLICIES",
+    "CLUSTERNETWORKPOLICIES",
     "CLUSTERS",
     "CONFIGMAPS",
     "CONTROLLERREVISIONS",
@@ -33,6 +36,7 @@ __all__ = [
     "NETWORKPOLICIES",
     "NODES",
     "PODS",
+    "POLICIES",
     "REPLICASETS",
     "REPLICATIONCONTROLLERS",
     "SECRETS",
@@ -76,6 +80,11 @@ class Resource:
         return self.kind.lower()
 
     @property
+    def custom(self) -> bool:
+        """Whether a CustomResourceDefinition defines the kind: such objects take no strategic merge patches."""
+        return self.group in _CUSTOM_GROUPS
+
+    @property
     def qualified(self) -> str:
         """``deployments.apps``; plain ``pods`` for the core group. kubectl's name for the resource in messages."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
@@ -95,6 +104,8 @@ def _in(group_version: str, plural: str, kind: str, *short: str, **flags: object
     group, version = group_version.split("/")
     return Resource(group, version, plural, kind, short=short, **flags)  # type: ignore[arg-type]
 
+
+_CUSTOM_GROUPS = frozenset(("kmn.io", "policy.networking.k8s.io"))
 
 _WORKLOAD = {"status": True, "effect": True, "categories": ("all",)}
 _CLUSTER = {"namespaced": False}
@@ -125,9 +136,23 @@ CRONJOBS = _in("batch/v1", "cronjobs", "CronJob", "cj", status=True, categories=
 
 # Networking.
 ENDPOINTSLICES = _in("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", effect=True)
-NETWORKPOLICIES = _in("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", "netpol")
+NETWORKPOLICIES = _in("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", "netpol", effect=True)
 INGRESSES = _in("networking.k8s.io/v1", "ingresses", "Ingress", "ing", status=True)
 INGRESSCLASSES = _in("networking.k8s.io/v1", "ingressclasses", "IngressClass", **_CLUSTER)
+
+# Policies of the cluster's administrators. The newer version has one kind for what the older one has two for.
+_CLUSTERWIDE = {"status": True, "effect": True, **_CLUSTER}
+CLUSTERNETWORKPOLICIES = _in(
+    "policy.networking.k8s.io/v1alpha2", "clusternetworkpolicies", "ClusterNetworkPolicy", "cnp", **_CLUSTERWIDE
+)
+ADMINNETWORKPOLICIES = _in(
+    "policy.networking.k8s.io/v1alpha1", "adminnetworkpolicies", "AdminNetworkPolicy", "anp", **_CLUSTERWIDE
+)
+BASELINEADMINNETWORKPOLICIES = _in(
+    "policy.networking.k8s.io/v1alpha1", "baselineadminnetworkpolicies", "BaselineAdminNetworkPolicy", "banp",
+    **_CLUSTERWIDE,
+)  # fmt: skip
+POLICIES = (NETWORKPOLICIES, ADMINNETWORKPOLICIES, BASELINEADMINNETWORKPOLICIES, CLUSTERNETWORKPOLICIES)
 
 # kmn's own. A Cluster is the resolved cluster file; an Edge is the way to the emulated internet; a DataPlane is what
 # the controller reports: how far the flows of every bridge have come.
@@ -162,6 +187,9 @@ ALL: tuple[Resource, ...] = (
     NETWORKPOLICIES,
     INGRESSES,
     INGRESSCLASSES,
+    CLUSTERNETWORKPOLICIES,
+    ADMINNETWORKPOLICIES,
+    BASELINEADMINNETWORKPOLICIES,
     _in("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),
     _in("autoscaling/v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),
     _in("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True),

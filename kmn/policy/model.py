@@ -20,6 +20,7 @@ __all__ = [
     "Action",
     "Block",
     "Direction",
+    "Log",
     "NamedPort",
     "Network",
     "Peer",
@@ -54,6 +55,14 @@ class Action(Enum):
     ALLOW = "Allow"
     DENY = "Deny"
     PASS = "Pass"  # on to the next tier
+
+
+class Log(Enum):
+    """Which verdicts are told to who asks for them: values of the cluster file's ``policy.log``."""
+
+    DENIED = "denied"
+    ALL = "all"
+    NONE = "none"
 
 
 class Direction(Enum):

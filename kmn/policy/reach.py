@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kmn.k8s.objects import Key
-from kmn.policy.model import Direction, NamedPort
+from kmn.policy.model import Action, Direction, NamedPort, Tier
 from kmn.policy.selection import Group, Member
 from kmn.policy.verdicts import Judge, ResolvedRule, contains
 
@@ -41,7 +41,10 @@ class Alike:
 
 def reach(judge: Judge, protocol: str, port: int) -> Reach:
     """Who may connect to this port of whom."""
-    members = sorted(judge.selection.members.values(), key=lambda member: member.key)
+    members = sorted(
+        (member for member in judge.selection.members.values() if member.key.namespace),  # nodes have none
+        key=lambda member: member.key,
+    )
     side = _Side(judge, members, protocol, port)
     egress, ingress = side.allowed(Direction.EGRESS), side.allowed(Direction.INGRESS)
     rows = list(egress)
@@ -65,15 +68,45 @@ class _Side:
 
     def allowed(self, direction: Direction) -> list[int]:
         """For each pod the others that its own policies of a direction allow."""
+        everyone = range(len(self._members))
+        undecided, allowed = [self.everybody for _ in everyone], [0 for _ in everyone]
+        for tier in Tier:
+            if tier is Tier.NETWORK_POLICY:
+                for place, granted in self._united(direction).items():
+                    allowed[place] |= granted & undecided[place]
+                    undecided[place] = 0
+            else:
+                self._in_order(tier, direction, undecided, allowed)
+        return [allowed[place] | undecided[place] for place in everyone]
+
+    def _united(self, direction: Direction) -> dict[int, int]:
+        """Of isolated pods the others that some NetworkPolicy allows."""
         isolated: dict[int, int] = {}
-        for subject, rules in self._judge.resolved(direction):
+        for subject, rules in self._judge.resolved(Tier.NETWORK_POLICY, direction):
             for key in subject.members:
                 place = self._places[key]
                 granted = isolated.get(place, 0)
                 for rule in rules:
-                    granted |= self._peers(rule) & self._ports(rule, direction, place)
+                    granted |= self._matched(rule, direction, place)
                 isolated[place] = granted
-        return [isolated.get(place, self.everybody) for place in range(len(self._members))]
+        return isolated
+
+    def _in_order(self, tier: Tier, direction: Direction, undecided: list[int], allowed: list[int]) -> None:
+        """Let a tier decide whose first matching rule does."""
+        here = list(undecided)  # without what was passed on
+        for subject, rules in self._judge.resolved(tier, direction):
+            for key in subject.members:
+                place = self._places[key]
+                for rule in rules:
+                    matched = self._matched(rule, direction, place) & here[place]
+                    here[place] &= ~matched
+                    if rule.rule.action is not Action.PASS:
+                        undecided[place] &= ~matched
+                    if rule.rule.action is Action.ALLOW:
+                        allowed[place] |= matched
+
+    def _matched(self, rule: ResolvedRule, direction: Direction, place: int) -> int:
+        return self._peers(rule) & self._ports(rule, direction, place)
 
     def _peers(self, rule: ResolvedRule) -> int:
         if rule.rule.peers is None:
@@ -81,7 +114,7 @@ class _Side:
         found = 0
         for group in rule.groups:
             if group not in self._groups:
-                self._groups[group] = self._bits(self._places[key] for key in group.members)
+                self._groups[group] = self._bits(self._places[key] for key in group.members if key in self._places)
             found |= self._groups[group]
         for block in rule.blocks:
             found |= self._bits(

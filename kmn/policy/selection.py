@@ -7,16 +7,16 @@ namespace, or among the few that any pod may join).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
-from typing import TypeAlias, TypeVar
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, TypeAlias, TypeVar
 
 from kmn.k8s.objects import Key, Object, key_of, labels
 from kmn.k8s.selectors import LabelSelector
 from kmn.policy.model import PodPeer
 
-__all__ = ["Address", "Changed", "Group", "Member", "Selection", "member_of"]
+__all__ = ["Address", "Changed", "Group", "Member", "Selection", "member_of", "named_ports", "node_member_of"]
 
 Address: TypeAlias = IPv4Address | IPv6Address
 K = TypeVar("K")
@@ -47,18 +47,34 @@ def member_of(pod: Object) -> Member | None:
     texts = [each["ip"] for each in status.get("podIPs") or ()] or [status["podIP"]] if status.get("podIP") else []
     if not texts:
         return None
+    addresses = tuple(IPv6Address(text) if ":" in text else IPv4Address(text) for text in texts)
+    return Member(key_of(pod), labels(pod), addresses, spec.get("nodeName") or "", named_ports(spec))
+
+
+def named_ports(spec: Mapping[str, Any]) -> tuple[tuple[str, str, int], ...]:
+    """Name, protocol and number of each named container port of a pod's ``spec``."""
     containers = [
         *(each for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"),
         *(spec.get("containers") or ()),
     ]
-    ports = tuple(
+    return tuple(
         (port["name"], port.get("protocol") or "TCP", port["containerPort"])
         for container in containers
         for port in container.get("ports") or ()
         if port.get("name")
     )
-    addresses = tuple(IPv6Address(text) if ":" in text else IPv4Address(text) for text in texts)
-    return Member(key_of(pod), labels(pod), addresses, spec.get("nodeName") or "", ports)
+
+
+def node_member_of(node: Object) -> Member | None:
+    """A node as policies see it: nodes are selected by labels as pods are, in a namespace of no name."""
+    addresses = [
+        each["address"]
+        for each in (node.get("status") or {}).get("addresses") or ()
+        if each["type"] in ("InternalIP", "ExternalIP")
+    ]
+    if not addresses:
+        return None
+    return Member(Key("", node["metadata"]["name"]), labels(node), tuple(map(ip_address, dict.fromkeys(addresses))))
 
 
 @dataclass(eq=False, slots=True)
@@ -105,6 +121,14 @@ class Selection:
             group.members = {member.key: member for member in self._candidates(peer) if self._holds(peer, member)}
         group.users += 1
         return group
+
+    def groups_of(self, key: Key) -> Iterator[Group]:
+        """The groups that a pod is in."""
+        member = self.members.get(key)
+        for place in _places(member) if member is not None else ():
+            for group in self._waiting.get(place, ()):
+                if key in group.members:
+                    yield group
 
     def release(self, group: Group) -> None:
         """Let go of a group; it is forgotten with its last user."""

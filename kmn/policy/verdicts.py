@@ -1,21 +1,24 @@
 """May this connection be, and who decided? Answers from the objects alone, without a packet.
 
-Both ends have a say: egress policies of the source, ingress policies of the destination. The rules of all policies that
-select a pod are united; a pod that none selects is free. (Semantics: the API documentation of NetworkPolicySpec.)
+Both ends have a say: egress policies of the source, ingress policies of the destination. Tier by tier: of the
+administrators' rules the first that matches decides, unless it passes the connection on; the rules of all
+NetworkPolicies that select a pod are united, and what none allows is denied; for a pod that none selects there is the
+baseline; and what that says nothing of is allowed. (Semantics: the API documentation of NetworkPolicySpec, and of
+AdminNetworkPolicySpec and ClusterNetworkPolicySpec of policy.networking.k8s.io.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
 
 from kmn.k8s.objects import Key
-from kmn.policy.model import Block, Direction, NamedPort, Network, Policy, Rule
+from kmn.policy.model import Action, Block, Direction, NamedPort, Network, Policy, Rule, Tier
 from kmn.policy.selection import Address, Group, Member, Selection
 
-__all__ = ["Decision", "End", "Judge", "Match", "Miss", "ResolvedRule", "Verdict", "contains"]
+__all__ = ["Decision", "End", "Judge", "Match", "Miss", "ResolvedRule", "Verdict", "contains", "default_deny", "rank"]
 
 # One end of a connection: a pod, or an address that is no pod's.
 End: TypeAlias = Member | Address
@@ -55,8 +58,9 @@ class Miss:
 class Decision:
     """What one end's policies say of a connection.
 
-    ``by``: all rules that allow it; empty where no policy concerns the pod, or where it is denied for want of a rule:
-    then ``isolating`` are the policies that would have had to allow it.
+    ``by``: the rules that decide: all NetworkPolicies' that allow it, or the one of another tier; empty where no policy
+    concerns the pod, or where it is denied for want of a rule: then ``isolating`` are the NetworkPolicies that would
+    have had to allow it.
     """
 
     direction: Direction
@@ -64,16 +68,20 @@ class Decision:
     by: tuple[Match, ...] = ()
     isolating: tuple[Policy, ...] = ()
     misses: tuple[Miss, ...] = ()  # rules of the isolating policies, where none allows it
+    passed: tuple[Match, ...] = ()  # rules that passed it on to the next tier
 
     @property
     def reason(self) -> str:
         """In words: which policy and rule, or of which policies it is the default."""
         if self.by:
             return ", ".join(map(str, self.by))
-        if self.isolating:
-            names = ", ".join(str(policy.key) for policy in self.isolating)
-            return f"default deny of {'policy' if len(self.isolating) == 1 else 'policies'} {names}"
-        return "no policy"
+        return default_deny(self.isolating) if self.isolating else "no policy"
+
+
+def default_deny(isolating: Sequence[Policy]) -> str:
+    """In words: no rule of these allows it."""
+    names = ", ".join(str(policy.key) for policy in isolating)
+    return f"default deny of {'policy' if len(isolating) == 1 else 'policies'} {names}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,7 @@ class Judge:
     def __init__(self, selection: Selection, policies: Iterable[Policy] = ()) -> None:
         self.selection = selection
         self._policies: dict[tuple[str, Key], _Policy] = {}
+        self._ordered: dict[Tier, list[_Policy]] | None = None
         for policy in policies:
             self.set_policy(policy)
 
@@ -120,6 +129,7 @@ class Judge:
     def set_policy(self, policy: Policy) -> None:
         """A policy came, or changed."""
         self.remove_policy(policy.kind, policy.key)
+        self._ordered = None
         self._policies[policy.kind, policy.key] = _Policy(
             policy,
             self.selection.use(policy.subject),
@@ -134,6 +144,7 @@ class Judge:
         """A policy is gone, if it was there."""
         old = self._policies.pop((kind, key), None)
         if old is not None:
+            self._ordered = None
             self.selection.release(old.subject)
             for rules in old.rules.values():
                 for each in rules:
@@ -148,9 +159,21 @@ class Judge:
             tuple(peer for peer in peers if isinstance(peer, Block)),
         )
 
-    def resolved(self, direction: Direction) -> Iterator[tuple[Group, tuple[ResolvedRule, ...]]]:
-        """Of each policy with rules of a direction: the pods that it isolates, and its rules."""
-        return ((each.subject, each.rules[direction]) for each in self._policies.values() if direction in each.rules)
+    def resolved(self, tier: Tier, direction: Direction) -> Iterator[tuple[Group, tuple[ResolvedRule, ...]]]:
+        """Of each policy of a tier with rules of a direction: the pods that it selects, and its rules. In order."""
+        return ((each.subject, each.rules[direction]) for each in self._tier(tier) if direction in each.rules)
+
+    def _tier(self, tier: Tier) -> list[_Policy]:
+        if self._ordered is None:
+            self._ordered = {each: [] for each in Tier}
+            for policy in sorted(self._policies.values(), key=lambda each: rank(each.policy)):
+                self._ordered[policy.policy.tier].append(policy)
+        return self._ordered[tier]
+
+    def isolating(self, pod: Key, direction: Direction) -> tuple[Policy, ...]:
+        """The policies whose rules would have to allow what goes to or from a pod; none of them: all is denied."""
+        mine = self._tier(Tier.NETWORK_POLICY)
+        return tuple(each.policy for each in mine if direction in each.rules and pod in each.subject.members)
 
     def judge(self, source: End, destination: End, protocol: str, port: int) -> Verdict:
         """A new connection (or datagram) to a port of the destination, as the destination's pod has it."""
@@ -167,22 +190,53 @@ class Judge:
     ) -> Decision:
         if not isinstance(pod, Member):
             return Decision(direction, True)
-        mine = [each for each in self._policies.values() if direction in each.rules and pod.key in each.subject.members]
-        if not mine:
-            return Decision(direction, True)
-        policies = tuple(each.policy for each in mine)
-        allowing, misses = [], []
-        for each in mine:
-            for rule in each.rules[direction]:
-                peers = _peers_match(rule, other)
-                ports = _ports_match(rule.rule, destination, protocol, port)
-                if peers and ports:
-                    allowing.append(Match(each.policy, rule.rule))
-                else:
-                    misses.append(Miss(each.policy, rule.rule, peers, ports))
-        if allowing:
-            return Decision(direction, True, tuple(allowing), policies)
-        return Decision(direction, False, (), policies, tuple(misses))
+        passed: list[Match] = []
+        for tier in Tier:
+            mine = [each for each in self._tier(tier) if direction in each.rules and pod.key in each.subject.members]
+            if tier is Tier.NETWORK_POLICY:
+                if mine:
+                    return replace(_united(direction, mine, other, destination, protocol, port), passed=tuple(passed))
+                continue
+            match = _first(direction, mine, other, destination, protocol, port)
+            if match is None:
+                continue
+            if match.rule.action is not Action.PASS:
+                return Decision(direction, match.rule.action is Action.ALLOW, (match,), passed=tuple(passed))
+            passed.append(match)
+        return Decision(direction, True, passed=tuple(passed))
+
+
+def rank(policy: Policy) -> tuple[int, str, str]:
+    """Sorts policies of one tier: who speaks first comes first. Upstream leaves open who does at equal priorities."""
+    return policy.priority, policy.key.name, policy.kind
+
+
+def _first(
+    direction: Direction, policies: Iterable[_Policy], other: End, destination: End, protocol: str, port: int
+) -> Match | None:
+    for each in policies:
+        for rule in each.rules[direction]:
+            if _peers_match(rule, other) and _ports_match(rule.rule, destination, protocol, port):
+                return Match(each.policy, rule.rule)
+    return None
+
+
+def _united(
+    direction: Direction, policies: Sequence[_Policy], other: End, destination: End, protocol: str, port: int
+) -> Decision:
+    allowing, misses = [], []
+    for each in policies:
+        for rule in each.rules[direction]:
+            peers = _peers_match(rule, other)
+            ports = _ports_match(rule.rule, destination, protocol, port)
+            if peers and ports:
+                allowing.append(Match(each.policy, rule.rule))
+            else:
+                misses.append(Miss(each.policy, rule.rule, peers, ports))
+    isolating = tuple(each.policy for each in policies)
+    if allowing:
+        return Decision(direction, True, tuple(allowing), isolating)
+    return Decision(direction, False, (), isolating, tuple(misses))
 
 
 def _peers_match(rule: ResolvedRule, other: End) -> bool:
@@ -192,7 +246,10 @@ def _peers_match(rule: ResolvedRule, other: End) -> bool:
         if any(other.key in group.members for group in rule.groups):
             return True
         return any(contains(block, address) for block in rule.blocks for address in other.addresses)
-    return any(contains(block, other) for block in rule.blocks)
+    if any(contains(block, other) for block in rule.blocks):
+        return True
+    nodes = (node for group in rule.groups if group.peer.namespace == "" for node in group.members.values())
+    return any(other in node.addresses for node in nodes)
 
 
 @lru_cache(maxsize=65536)

@@ -10,9 +10,11 @@ from kmn.apiserver.admission.defaults import set_defaults
 from kmn.apiserver.admission.ipfamilies import settle_families
 from kmn.apiserver.admission.schema import check_schema
 from kmn.apiserver.admission.services import ServiceAllocator, carry_over
+from kmn.apiserver.admission.surroundings import StoreSurroundings
 from kmn.apiserver.admission.validation import validate
 from kmn.apiserver.admission.warnings import warnings_of
 from kmn.apiserver.admission_api import Operation
+from kmn.apiserver.store import Store
 from kmn.cluster_spec import ClusterSpec
 from kmn.k8s.errors import FieldError, Invalid
 from kmn.k8s.objects import Object
@@ -22,10 +24,14 @@ __all__ = ["ClusterAdmission"]
 
 
 class ClusterAdmission:
-    """Admission of one cluster; owns its Service addresses and node ports."""
+    """Admission of one cluster; owns its Service addresses and node ports.
 
-    def __init__(self, spec: ClusterSpec) -> None:
+    What a policy selects is looked up in ``store``, for warnings; without a store nothing is said of that.
+    """
+
+    def __init__(self, spec: ClusterSpec, store: Store | None = None) -> None:
         self._services = ServiceAllocator(*spec.service_cidrs)
+        self._around = StoreSurroundings(store) if store is not None else None
 
     def admit(
         self,
@@ -57,7 +63,7 @@ class ClusterAdmission:
             errors = [*wrong_families, *validate(resource, new, old)]
             if errors:
                 raise Invalid(resource.kind, _name(new), errors)
-            warnings += warnings_of(new)
+            warnings += warnings_of(new, self._around)
         if resource is SERVICES:
             self._services.allocate(new, old)
         return new, warnings

@@ -243,6 +243,16 @@ def _networkpolicy(obj: Object) -> None:
         spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
 
 
+def _clusterwide(obj: Object) -> None:
+    spec = _spec(obj)
+    for direction in ("ingress", "egress"):
+        for rule in spec.get(direction) or ():
+            for port in rule.get("ports") or ():
+                for field in ("portNumber", "portRange"):
+                    if port.get(field) is not None:
+                        _fill(port[field], protocol="TCP")
+
+
 def _namespace(obj: Object) -> None:
     if obj["metadata"].get("name"):
         _fill(obj["metadata"], labels={})
@@ -280,6 +290,8 @@ _BY_KIND: dict[tuple[str, str], Callable[[Object], None]] = {
     ("discovery.k8s.io/v1", "EndpointSlice"): _endpointslice,
     ("networking.k8s.io/v1", "NetworkPolicy"): _networkpolicy,
     ("networking.k8s.io/v1", "IngressClass"): _ingressclass,
+    ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy"): _clusterwide,
+    ("policy.networking.k8s.io/v1alpha1", "BaselineAdminNetworkPolicy"): _clusterwide,
     ("v1", "Namespace"): _namespace,
     ("v1", "Secret"): _secret,
 }

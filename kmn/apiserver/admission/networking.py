@@ -23,9 +23,17 @@ from kmn.apiserver.admission.rules import (
     wildcard_subdomain,
 )
 from kmn.apiserver.admission.service_rules import special_address
-from kmn.k8s.objects import Object
+from kmn.k8s.objects import Object, annotation
+from kmn.policy.model import STAGED
 
-__all__ = ["check_endpoints", "check_endpointslice", "check_ingress", "check_ingressclass", "check_networkpolicy"]
+__all__ = [
+    "check_endpoints",
+    "check_endpointslice",
+    "check_ingress",
+    "check_ingressclass",
+    "check_networkpolicy",
+    "check_staged",
+]
 
 Fields = dict[str, Any]
 
@@ -109,7 +117,15 @@ def _endpoint_port(errors: Errors, path: str, port: Fields) -> None:
 # --- NetworkPolicy ----------------------------------------------------------------------------------------------
 
 
+def check_staged(errors: Errors, policy: Object) -> None:
+    """The annotation by which a policy of any kind is only tried out."""
+    value = annotation(policy, STAGED)
+    if value is not None:
+        errors.choice(f"metadata.annotations[{STAGED}]", value, ("true", "false"))
+
+
 def check_networkpolicy(errors: Errors, new: Object, old: Object | None) -> None:
+    check_staged(errors, new)
     spec = new["spec"]
     errors.selector("spec.podSelector", spec["podSelector"])
     for direction, peers in (("ingress", "from"), ("egress", "to")):

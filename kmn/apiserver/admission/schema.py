@@ -1,12 +1,14 @@
 """The official OpenAPI schemas of Kubernetes, as the package ``kubernetes-validate`` carries them.
 
-Only the definitions are taken from the package; its validator reads 1.5 MB and walks it anew for every object.
+Only the definitions are taken from the package; its validator reads 1.5 MB and walks it anew for every object. Those of
+the custom resources that kmn serves stand beside them, in ``kmn/schemas``.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ __all__ = ["VERSION", "check_schema"]
 
 VERSION = "1.33"
 _FILE = f"kubernetes-json-schema/v{VERSION}.0-local-strict/_definitions.json"
+_CUSTOM = "policy.networking.k8s.io.json"
 _CORE, _META = "io.k8s.api.core.v1.", "io.k8s.apimachinery.pkg.apis.meta.v1."
 
 # Fields that the document calls required, although the API server takes them as empty when they are left out.
@@ -66,6 +69,7 @@ def _kubernetes() -> tuple[Schemas, dict[tuple[str, str], str]]:
     if package is None or not package.submodule_search_locations:
         raise RuntimeError("the Python package kubernetes-validate is missing: pip install 'kubernetes-validate>=1.33'")
     definitions = orjson.loads((Path(package.submodule_search_locations[0]) / _FILE).read_bytes())["$defs"]
+    definitions |= orjson.loads((files("kmn") / "schemas" / _CUSTOM).read_bytes())["$defs"]
     kinds: dict[tuple[str, str], str] = {}
     for name, schema in definitions.items():
         _relax(name, schema)

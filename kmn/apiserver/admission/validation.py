@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kmn.apiserver.admission.cluster_objects import check_configmap, check_node, check_secret
+from kmn.apiserver.admission.clusterwide import check_clusterwide, named_default
 from kmn.apiserver.admission.metadata import check_metadata, subdomain_and_shorter
 from kmn.apiserver.admission.networking import (
     check_endpoints,
@@ -60,6 +61,11 @@ _KINDS: dict[tuple[str, str], _Kind] = {
     ("networking.k8s.io/v1", "NetworkPolicy"): _Kind(check=check_networkpolicy),
     ("networking.k8s.io/v1", "Ingress"): _Kind(check=check_ingress),
     ("networking.k8s.io/v1", "IngressClass"): _Kind(check=check_ingressclass),
+    ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy"): _Kind(check=check_clusterwide),
+    ("policy.networking.k8s.io/v1alpha1", "BaselineAdminNetworkPolicy"): _Kind(
+        name=named_default, check=check_clusterwide
+    ),
+    ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"): _Kind(check=check_clusterwide),
     ("rbac.authorization.k8s.io/v1", "Role"): _Kind(name=path_segment),
     ("rbac.authorization.k8s.io/v1", "RoleBinding"): _Kind(name=path_segment),
     ("rbac.authorization.k8s.io/v1", "ClusterRole"): _Kind(name=path_segment),

@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from kmn.apiserver.admission.templates import KINDS, pod_of, spec_path
 from kmn.k8s.objects import Object, describe
+from kmn.k8s.resources import POLICIES
+from kmn.policy.mistakes import Surroundings, mistakes
 
 __all__ = ["warnings_of"]
 
-# Where the pods of a kind are described.
-_POD_SPECS = {
-    "Pod": ("spec",),
-    "CronJob": ("spec", "jobTemplate", "spec", "template", "spec"),
-    **dict.fromkeys(
-        ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController"),
-        ("spec", "template", "spec"),
-    ),
-}
+_POLICIES = frozenset(resource.kind for resource in POLICIES)
 
 
 class _NoEffectYet(NamedTuple):
@@ -32,19 +27,14 @@ class _NoEffectYet(NamedTuple):
 _NO_EFFECT_YET = (_NoEffectYet("Ingress", lambda _: [""], "has no effect yet: nothing serves it{}"),)
 
 
-def warnings_of(obj: Object) -> list[str]:
-    """Warnings about a valid object."""
-    spec, path = _pod_spec(obj), ".".join(_POD_SPECS.get(obj["kind"], ()))
-    found = [*_ports_given_twice(spec, path), *_without_effect(obj)]
+def warnings_of(obj: Object, around: Surroundings | None = None) -> list[str]:
+    """Warnings about a valid object; with ``around`` also of a policy that it does not fit into."""
+    found = list(_without_effect(obj))
+    if obj["kind"] in KINDS:
+        found += _ports_given_twice(pod_of(obj).get("spec") or {}, spec_path(obj["kind"]))
+    elif obj["kind"] in _POLICIES:
+        found += mistakes(obj, around)
     return [f"{describe(obj)}: {text}" for text in found]
-
-
-def _pod_spec(obj: Object) -> Any:
-    path = _POD_SPECS.get(obj["kind"], ())
-    spec: Any = obj if path else {}
-    for field in path:
-        spec = spec.get(field) or {}
-    return spec
 
 
 def _without_effect(obj: Object) -> Iterator[str]:

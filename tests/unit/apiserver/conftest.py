@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TypeVar
 
 import pytest
 
-from kmn.apiserver.admission_api import NullAdmission
+from kmn.apiserver.admission_api import Admission, NullAdmission
 from kmn.apiserver.local import LocalClient
 from kmn.apiserver.pki import Pki, write_kubeconfig
 from kmn.apiserver.server import ApiServer
@@ -20,6 +22,7 @@ from kmn.k8s.objects import Object
 from kmn.k8s.rest import RestClient
 
 T = TypeVar("T")
+Kubectl = Callable[..., str]
 NAMESPACE: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}
 
 
@@ -34,10 +37,16 @@ def local() -> LocalClient:
 class LiveServer:
     """An API server that can be stopped and started again with an empty store, on the same port."""
 
-    def __init__(self, folder: Path, log_size: int = 16384) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        log_size: int = 16384,
+        admission: Callable[[Store], Admission] = lambda store: NullAdmission(),
+    ) -> None:
         self.pki = Pki.create(folder / "pki")
         self.kubeconfig = folder / "kubeconfig"
         self._log_size = log_size
+        self._admission = admission
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
@@ -51,7 +60,8 @@ class LiveServer:
         write_kubeconfig(self.kubeconfig, "ha", self.url, self.pki)
 
         async def start() -> None:
-            self.local = LocalClient(Store(log_size=self._log_size), NullAdmission())
+            store = Store(log_size=self._log_size)
+            self.local = LocalClient(store, self._admission(store))
             self.local.create(NAMESPACE)
             self._server = ApiServer(self.local, self.pki)
             await self._server.start([listener])
@@ -93,6 +103,22 @@ def server(tmp_path: Path) -> Iterator[LiveServer]:
     live = LiveServer(tmp_path)
     yield live
     live.close()
+
+
+@pytest.fixture
+def kubectl(server: LiveServer, tmp_path: Path) -> Kubectl:
+    """The real one: what it prints, on both channels, when it ends with ``code``."""
+    environment = {**os.environ, "KUBECONFIG": str(server.kubeconfig), "HOME": str(tmp_path)}
+
+    def run(command: str, stdin: str = "", code: int = 0) -> str:
+        done = subprocess.run(
+            ["kubectl", *command.split()], input=stdin, env=environment, capture_output=True, text=True, timeout=30,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
 
 
 @pytest.fixture

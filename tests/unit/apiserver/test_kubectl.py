@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from conftest import LiveServer
+from conftest import Kubectl, LiveServer
 
 from kmn.k8s.resources import PODS
-
-Kubectl = Callable[..., str]
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
@@ -28,21 +22,6 @@ kind: Pod
 metadata: {{name: p, labels: {{app: web}}}}
 spec: {{containers: [{{name: a, image: b, env: [{env}]}}]}}
 """
-
-
-@pytest.fixture
-def kubectl(server: LiveServer, tmp_path: Path) -> Kubectl:
-    environment = {**os.environ, "KUBECONFIG": str(server.kubeconfig), "HOME": str(tmp_path)}
-
-    def run(command: str, stdin: str = "", code: int = 0) -> str:
-        done = subprocess.run(
-            ["kubectl", *command.split()], input=stdin, env=environment, capture_output=True, text=True, timeout=30,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    return run
 
 
 def test_apply_twice_with_a_change(kubectl: Kubectl) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import controller_objects as make
 
@@ -23,10 +24,11 @@ def arp_answer(mac: str) -> str:
 
 def dnat(endpoint: str) -> str:
     marks = "set_field:0x2/0x2->ct_mark,move:NXM_NX_REG0[1]->NXM_NX_CT_MARK[2]"
-    return f"ct(commit,table=42,zone=1,nat(dst={endpoint}),exec({marks}))"
+    return f"ct(commit,table=36,zone=1,nat(dst={endpoint}),exec({marks}))"
 
 
 RECALL = "move:NXM_NX_CT_MARK[2]->NXM_NX_REG0[1]"
+RECALL_RULES = "move:NXM_NX_CT_LABEL[0..31]->NXM_NX_REG9[],move:NXM_NX_CT_LABEL[32..63]->NXM_NX_REG11[]"
 
 
 def text(flows: Iterable[Flow]) -> set[str]:
@@ -56,29 +58,35 @@ def test_every_bridge() -> None:
         "table=10, priority=0 actions=goto_table:12",
         "table=12, priority=100,ip actions=ct(table=16,zone=1,nat)",
         "table=16, priority=200,ct_state=+inv+trk,ip actions=drop",
-        f"table=16, priority=190,ct_mark=0x1/0x1,ip actions={RECALL},goto_table:52",
+        f"table=16, priority=190,ct_mark=0x1/0x1,ip actions={RECALL},{RECALL_RULES},goto_table:52",
         "table=16, priority=180,ct_state=+rel+trk,ip actions=drop",
-        f"table=16, priority=170,ct_mark=0x2/0x2,ip actions={RECALL},goto_table:42",
+        f"table=16, priority=170,ct_mark=0x2/0x2,ip actions={RECALL},goto_table:36",
         "table=16, priority=0 actions=goto_table:28",
-        "table=28, priority=0 actions=goto_table:42",
-        "table=30, priority=0 actions=goto_table:42",
+        "table=28, priority=0 actions=goto_table:36",
+        "table=30, priority=0 actions=goto_table:36",
         f"table=32, priority=100,tcp actions={dnat('169.254.169.253:1')}",
         f"table=32, priority=100,sctp actions={dnat('169.254.169.253:1')}",
         f"table=32, priority=100,udp actions={dnat('169.254.169.253:1')}",
-        "table=42, priority=0 actions=goto_table:52",
-        "table=66, priority=410,ct_mark=0x1/0x1 actions=goto_table:76",
-        "table=66, priority=400,in_port=2 actions=goto_table:76",
-        "table=66, priority=400,reg0=0x2/0x2 actions=goto_table:76",
-        "table=66, priority=0 actions=goto_table:76",
+        *(
+            f"table={table}, priority=0 actions=goto_table:{following}"
+            for stage in ((36, 37, 38, 40, 42, 44, 52), (56, 57, 58, 64, 66, 68, 76, None))
+            for table, following in pairwise(stage)
+            if following
+        ),
+        "table=56, priority=65010,ct_mark=0x1/0x1,ip actions=goto_table:76",
+        "table=56, priority=65000,in_port=2 actions=goto_table:76",
+        "table=56, priority=65000,reg0=0x2/0x2 actions=goto_table:76",
         "table=52, priority=235,ip,nw_dst=127.0.0.0/8 actions=drop",
         "table=52, priority=235,ip,nw_dst=169.254.0.0/16 actions=drop",
         "table=52, priority=235,ip,nw_dst=224.0.0.0/3 actions=drop",
         "table=52, priority=50,ip,in_port=1 actions=drop",
-        "table=76, priority=200,ct_mark=0x1/0x1,ip actions=goto_table:84",
+        "table=76, priority=200,ct_mark=0x1/0x1,ip actions=goto_table:78",
         (
             "table=76, priority=100,ip actions=ct(commit,zone=1,exec(set_field:0x1/0x1->ct_mark,"
-            "move:NXM_NX_REG9[]->NXM_NX_CT_LABEL[0..31],move:NXM_NX_REG11[]->NXM_NX_CT_LABEL[32..63])),goto_table:84"
+            "move:NXM_NX_REG9[]->NXM_NX_CT_LABEL[0..31],move:NXM_NX_REG11[]->NXM_NX_CT_LABEL[32..63])),goto_table:78"
         ),
+        "table=78, priority=0 actions=goto_table:80",
+        "table=80, priority=0 actions=goto_table:84",
         "table=84, priority=120,ct_state=+rpl+trk,ip actions=goto_table:92",
         "table=84, priority=110,ip,reg0=0x1/0x1,in_port=2 actions=ct(commit,table=92,zone=2,nat(src=169.254.169.252))",
         "table=84, priority=0 actions=goto_table:92",
@@ -142,7 +150,7 @@ def test_pod() -> None:
         f"table=0, priority=100,ip,{port},dl_src={mac},dl_dst={GATEWAY},nw_src=10.244.1.2 actions=goto_table:8",
         f"table=0, priority=100,arp,{port},dl_src={mac},arp_spa=10.244.1.2,arp_sha={mac} actions=goto_table:4",
         f"table=4, priority=200,arp,{port},arp_tpa=10.244.1.2 actions=drop",
-        f"table=52, priority=200,ip,nw_dst=10.244.1.2 actions={to_pod},set_field:0xa->reg2,goto_table:66",
+        f"table=52, priority=200,ip,nw_dst=10.244.1.2 actions={to_pod},set_field:0xa->reg2,goto_table:56",
         f"table=52, priority=210,ip,{port},nw_dst=10.244.1.2 actions={to_pod},set_field:0x1/0x1->reg0,goto_table:76",
     }
     assert of_feature(cluster, Feature.POD, "n2") == set()

@@ -78,7 +78,7 @@ def without(flows: set[str], *words: str) -> set[str]:
 
 def dnat(address: str, port: int) -> str:
     marks = "set_field:0x2/0x2->ct_mark,move:NXM_NX_REG0[1]->NXM_NX_CT_MARK[2]"
-    return f"ct(commit,table=42,zone=1,nat(dst=[{address}]:{port}),exec({marks}))"
+    return f"ct(commit,table=36,zone=1,nat(dst=[{address}]:{port}),exec({marks}))"
 
 
 def advertise(mac: str) -> str:
@@ -149,7 +149,7 @@ def test_a_pod_in_both_families() -> None:
         f"table=0, priority=105,icmp6,in_port=10,{own},icmp_type=135,nd_sll={mac} actions=goto_table:4",
         f"table=4, priority=200,icmp6,in_port=10,icmp_type=135,nd_target={POD6} actions=drop",
         f"table=30, priority=190,tcp6,tp_dst=8000 actions={dnat(POD6, 80)}",
-        f"table=52, priority=200,ipv6,ipv6_dst={POD6} actions={to_pod},set_field:0xa->reg2,goto_table:66",
+        f"table=52, priority=200,ipv6,ipv6_dst={POD6} actions={to_pod},set_field:0xa->reg2,goto_table:56",
         f"table=52, priority=210,ipv6,in_port=10,ipv6_dst={POD6} actions={give_back},goto_table:76",
     }
 

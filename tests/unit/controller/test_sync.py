@@ -324,16 +324,16 @@ def test_a_policy_is_told_only_to_nodes_with_pods_that_it_is_about(monkeypatch: 
     """Each of them gets one bundle; others, among them those with peers, get no message at all."""
     fleet = Fleet(monkeypatch)
     around = 2  # a bundle is opened and committed
-    # The pod, its peer, two ports, the verdict, and what no rule allows.
-    assert fleet.put("networkpolicies", _policy("web", "client", 80, 81)) == {"n1": around + 6, "n2": around + 6}
+    # The pod, its peer, two ports, the verdict, the count of packets, and what no rule allows.
+    assert fleet.put("networkpolicies", _policy("web", "client", 80, 81)) == {"n1": around + 7, "n2": around + 7}
     # One port comes and one goes; the rest of the rule stays as it is.
     assert fleet.put("networkpolicies", _policy("web", "client", 80, 82)) == {"n1": around + 2, "n2": around + 2}
     # Another peer: also on a node that has nothing of the policy itself.
     assert fleet.put("networkpolicies", _policy("web", "other", 80, 82)) == {"n1": around + 2, "n2": around + 2}
     # About others: the flows go from two nodes, and come to one.
-    moved = {"n1": around + 6, "n2": around + 6, "n3": around + 6}
+    moved = {"n1": around + 7, "n2": around + 7, "n3": around + 7}
     assert fleet.put("networkpolicies", _policy("other", "client", 80, 82)) == moved
-    assert fleet.put("networkpolicies", _policy("other", "client", 80, 82), "DELETED") == {"n3": around + 6}
+    assert fleet.put("networkpolicies", _policy("other", "client", 80, 82), "DELETED") == {"n3": around + 7}
 
 
 def test_a_pods_labels_are_told_only_to_nodes_with_rules_of_which_it_is_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,4 +344,4 @@ def test_a_pods_labels_are_told_only_to_nodes_with_rules_of_which_it_is_a_peer(m
     assert fleet.put("pods", fleet.pod("other", 3, 13, "nobody")) == {"n1": around + peer, "n2": around + peer}
     assert fleet.put("pods", fleet.pod("other", 3, 13, "somebody")) == {}
     # One that the policy is about: its node gets all of the rule.
-    assert fleet.put("pods", fleet.pod("other", 3, 13, "web")) == {"n3": around + 5}
+    assert fleet.put("pods", fleet.pod("other", 3, 13, "web")) == {"n3": around + 6}

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from kmn.cluster_file import ClusterFileError
-from kmn.cluster_spec import ClusterSpec, KubeProxySpec, Link, MasqueradeSpec
+from kmn.cluster_spec import ClusterSpec, KubeProxySpec, Link, MasqueradeSpec, PolicySpec
 
 SCHEMA = json.loads((files("kmn") / "schemas" / "cluster.schema.json").read_text())
 
@@ -46,6 +46,7 @@ FULL: dict[str, Any] = {
     "clusterDomain": "k8s.test",
     "datapath": "netdev",
     "kubeProxy": {"mode": "ipvs", "ipvs": {"scheduler": "sh"}},
+    "policy": {"establishedConnections": "cut", "log": "all"},
     "fabric": {"routers": ["r1", "r2"], "links": [{"ends": ["r1", "r2"], "delay": "2s"}], "edge": "r2"},
     "internet": {
         "cidr": "192.0.2.0/24",
@@ -76,6 +77,7 @@ def test_defaults() -> None:
     assert spec.pod_cidr == IPv4Network("10.244.0.0/16")
     assert spec.initial_delay is None
     assert spec.kube_proxy == KubeProxySpec("iptables")
+    assert spec.policy == PolicySpec("keep", "denied")
     assert parsed({"kubeProxy": {"mode": "ipvs"}}).kube_proxy == KubeProxySpec("ipvs", "rr")
 
 
@@ -308,6 +310,10 @@ def test_count_goes_on_with_the_numbers_and_skips_names_in_use() -> None:
         (
             {"dns": {"stubDomains": {"local": ["e1"]}}},
             "spec.dns.stubDomains[local]: cluster.local lies in it, and is this cluster's own: use another domain",
+        ),
+        (
+            {"policy": {"establishedConnections": "drop"}},
+            'spec.policy.establishedConnections: must be one of "keep", "cut"; is "drop"',
         ),
         (
             {"kubeProxy": {"mode": "ipsv"}},

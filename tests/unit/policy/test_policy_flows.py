@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_worlds import namespaces, pods, policies
+from policy_worlds import cluster_policies, namespaces, pods, policies
 
 from controller.desired import Scope
-from controller.openflow.flow import FlowKey
+from controller.openflow.flow import Flow
 from controller.podsets import Place
 from controller.policies import Policies
 from kmn.k8s.objects import Key, Object, key_of, labels
-from kmn.policy.model import network_policy
+from kmn.policy.clusterwide import policy_of
 
 
 class Bridges:
@@ -32,8 +32,8 @@ class Bridges:
                 self.policies.put_pod(key, obj, Place(obj["spec"]["nodeName"], 10 + last))
             case "Namespace":
                 self.policies.put_namespace(key.name, labels(obj))
-            case "NetworkPolicy":
-                self.policies.put_policy(key, network_policy(obj))
+            case kind:
+                self.policies.put_policy(kind, key, policy_of(obj))
 
     def remove(self, kind: str, key: Key) -> None:
         match kind:
@@ -41,20 +41,26 @@ class Bridges:
                 self.policies.put_pod(key, None, None)
             case "Namespace":
                 self.policies.put_namespace(key.name, None)
-            case "NetworkPolicy":
-                self.policies.put_policy(key, None)
+            case _:
+                self.policies.put_policy(kind, key, None)
 
-    def flows(self) -> dict[str, dict[FlowKey, str]]:
+    def flows(self) -> dict[str, set[str]]:
+        """Of each node. For priorities of rules that are in an order there is their rank."""
         self.policies.compute()
-        return {
-            node: {key: flow.rule for key, flow in scope.flows.items()}
-            for node, scope in self.scopes.items()
-            if scope.flows
-        }
+        return {node: set(_ranked(scope.flows.values())) for node, scope in self.scopes.items() if scope.flows}
 
     def rules(self, node: str) -> list[str]:
         self.policies.compute()
         return sorted(f"table={int(flow.table)}, {flow.rule}" for flow in self.scopes[node].flows.values())
+
+
+def _ranked(flows: Iterable[Flow]) -> Iterator[str]:
+    flows = list(flows)
+    ranks = dict[int, dict[int, int]]()
+    for table, priority in sorted({(flow.table, flow.priority) for flow in flows}):
+        ranks.setdefault(table, {})[priority] = len(ranks.get(table, ()))
+    for flow in flows:
+        yield f"table={flow.table}, rank={ranks[flow.table][flow.priority]}, {flow.rule.partition(',')[2]}"
 
 
 def pod(name: str, node: int, number: int, port: int = 80, **its_labels: str) -> Object:
@@ -83,6 +89,7 @@ def bridges(*objects: Object) -> Bridges:
     return made
 
 
+DENY = "controller(max_len=128,id=4242),goto_table:96"
 SERVER = {"podSelector": {"matchLabels": {"app": "web"}}}
 CLIENTS = {"podSelector": {"matchLabels": {"app": "client"}}}
 
@@ -103,7 +110,8 @@ def test_a_rule_of_three_dimensions() -> None:
             f"table=66, priority=100,ip,nw_src=203.0.113.0/24 actions=conjunction({number},2/3)",
             f"table=66, priority=100,tcp,tp_dst=80 actions=conjunction({number},3/3)",
             f"table=66, priority=100,tcp,tp_dst=0x5a/0xfffe actions=conjunction({number},3/3)",
-            "table=66, priority=10,reg2=0xc actions=drop",
+            f"table=66, priority=10,reg2=0xc actions={DENY}",
+            f"table=80, priority=100,reg11={int(number):#x} actions=goto_table:84",
         ]
     )
     assert "n2" not in made.flows(), "no pod is there that the rule is about"
@@ -112,8 +120,8 @@ def test_a_rule_of_three_dimensions() -> None:
 def test_denying_and_allowing_everything() -> None:
     made = bridges(pod("a", 1, 2), policy("deny", podSelector={}, policyTypes=["Egress"]))
     assert made.rules("n1") == [
-        "table=42, priority=10,in_port=12 actions=drop",
-        "table=42, priority=300,ip,in_port=12,nw_dst=10.244.1.2 actions=goto_table:52",
+        "table=40, priority=64000,ip,in_port=12,nw_dst=10.244.1.2 actions=goto_table:52",
+        f"table=42, priority=10,in_port=12 actions={DENY}",
     ]
     made.put(policy("allow", podSelector={}, policyTypes=["Egress"], egress=[{}]))
     (plain,) = [rule for rule in made.rules("n1") if "priority=200" in rule]
@@ -135,12 +143,12 @@ def test_named_ports_are_those_of_each_destination() -> None:
 
 @pytest.mark.parametrize("count", [10, 100])
 def test_flows_grow_with_pods_and_ports_not_with_their_product(count: int) -> None:
-    """N pods to N pods on P ports: N + N + P, a verdict, and what isolates each pod."""
+    """N pods to N pods on P ports: N + N + P, a verdict, its count, and what isolates each pod."""
     servers = [pod(f"s{n}", 1, n + 1, app="web") for n in range(count)]
     clients = [pod(f"c{n}", 2, n + 1, app="client") for n in range(count)]
     ports = [{"port": 1000 + 2 * n} for n in range(5)]
     made = bridges(*servers, *clients, policy(**SERVER, ingress=[{"from": [CLIENTS], "ports": ports}]))
-    assert len(made.rules("n1")) == count + count + len(ports) + 1 + count
+    assert len(made.rules("n1")) == count + count + len(ports) + 2 + count
 
 
 def test_a_label_touches_the_flows_of_its_pod_alone() -> None:
@@ -172,7 +180,8 @@ _changes = st.lists(
         pods().map(lambda obj: ("put", obj)),
         namespaces().map(lambda obj: ("put", obj)),
         policies().map(lambda obj: ("put", obj)),
-        st.tuples(st.just("remove"), st.one_of(pods(), namespaces(), policies())),
+        cluster_policies().map(lambda obj: ("put", obj)),
+        st.tuples(st.just("remove"), st.one_of(pods(), namespaces(), policies(), cluster_policies())),
         st.just(("compute", None)),
     ),
     max_size=25,

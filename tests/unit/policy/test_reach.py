@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_worlds import NAMESPACES, namespaces, pods, policies
+from policy_worlds import NAMESPACES, cluster_policies, namespaces, pods, policies
 from test_policy_flows import CLIENTS, SERVER, pod, policy
 
 from kmn.k8s.objects import Key, Object, key_of, labels
-from kmn.policy.model import network_policy
+from kmn.policy.clusterwide import policy_of
 from kmn.policy.reach import differences, fold, reach
 from kmn.policy.selection import Selection, member_of
 from kmn.policy.verdicts import Judge
@@ -25,13 +25,16 @@ def judge_of(*objects: Object) -> Judge:
                 selection.set_namespace(key_of(obj).name, labels(obj))
             case "Pod":
                 selection.set_member(key_of(obj), member_of(obj))
-            case "NetworkPolicy":
-                judge.set_policy(network_policy(obj))
+            case _:
+                judge.set_policy(policy_of(obj))
     return judge
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.lists(st.one_of(pods(), namespaces(), policies()), max_size=12), st.sampled_from(("TCP", "UDP")))
+@given(
+    st.lists(st.one_of(pods(), namespaces(), policies(), cluster_policies()), max_size=14),
+    st.sampled_from(("TCP", "UDP")),
+)
 def test_every_cell_is_the_verdict(objects: list[Object], protocol: str) -> None:
     judge = judge_of(*objects)
     found, members = reach(judge, protocol, 80), judge.selection.members

@@ -37,7 +37,7 @@ DENY = policy("deny", podSelector={}, policyTypes=["Ingress", "Egress"])
         pytest.param([WEB], "c", 81, "no policy", "default deny of policy x/web", id="other port"),
         pytest.param([WEB], "203.0.113.1", 80, "no policy", "default deny of policy x/web", id="from outside"),
         pytest.param([DENY], "c", 80, "default deny of policy x/deny", "default deny of policy x/deny", id="both ends"),
-        pytest.param([WEB, DENY], "o", 80, "default deny of policy x/deny", "default deny of policies x/web, x/deny",
+        pytest.param([WEB, DENY], "o", 80, "default deny of policy x/deny", "default deny of policies x/deny, x/web",
                      id="several policies"),
     ],
 )  # fmt: skip

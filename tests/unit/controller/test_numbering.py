@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.group_numbers import GroupNumbers
+from controller.numbering import Numbering
 from kmn.k8s.objects import Key
 
 A, B = Key("default", "a"), Key("default", "b")
@@ -11,19 +11,19 @@ FIRST, SECOND = "plumless", "buckeroo"
 
 
 def test_a_number_follows_from_the_name() -> None:
-    wanted = dict(GroupNumbers().assign(A, ["x", "y"]))
+    wanted = dict(Numbering().assign(A, ["x", "y"]))
     assert wanted["x"] != wanted["y"]
-    assert dict(GroupNumbers().assign(B, ["y", "x"])) == wanted
+    assert dict(Numbering().assign(B, ["y", "x"])) == wanted
 
 
 def test_names_that_want_one_number_get_two() -> None:
-    numbers = GroupNumbers()
+    numbers = Numbering()
     first = numbers.assign(A, [FIRST])[FIRST]
     assert numbers.assign(B, [SECOND])[SECOND] == first + 1
 
 
 def test_a_number_stays_as_long_as_its_group_and_is_free_then() -> None:
-    numbers = GroupNumbers()
+    numbers = Numbering()
     first = numbers.assign(A, [FIRST])[FIRST]
     numbers.assign(B, [SECOND])
     numbers.assign(A, ())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kmn.k8s.objects import Object
 
-__all__ = ["NAMESPACES", "namespaces", "pods", "policies"]
+__all__ = ["NAMESPACES", "cluster_policies", "namespaces", "pods", "policies"]
 
 NAMESPACES = ("x", "y", "z")
 _KEYS = ("app", "tier")
@@ -80,6 +80,50 @@ def policies(draw: st.DrawFn) -> Object:
         "metadata": {"name": name, "namespace": namespace},
         "spec": spec,
     }
+
+
+_cluster_peers = st.one_of(
+    st.fixed_dictionaries({"namespaces": _selectors}),
+    st.fixed_dictionaries(
+        {"pods": st.fixed_dictionaries({"namespaceSelector": _selectors, "podSelector": _selectors})}
+    ),
+)
+_outward_peers = st.one_of(_cluster_peers, st.just({"networks": ["10.244.1.0/24"]}), st.just({"nodes": {}}))
+_cluster_ports = st.one_of(
+    st.fixed_dictionaries(
+        {"portNumber": st.fixed_dictionaries({"protocol": st.sampled_from(_PROTOCOLS), "port": st.just(80)})}
+    ),
+    st.just({"portRange": {"protocol": "TCP", "start": 79, "end": 83}}),
+    st.just({"namedPort": "web"}),
+)
+
+
+def _cluster_rules(peers: str) -> st.SearchStrategy[list[dict[str, Any]]]:
+    of = _cluster_peers if peers == "from" else _outward_peers
+    rule = st.fixed_dictionaries(
+        {"action": st.sampled_from(("Allow", "Deny", "Pass")), peers: st.lists(of, min_size=1, max_size=2)},
+        optional={"ports": st.lists(_cluster_ports, min_size=1, max_size=2)},
+    )
+    return st.lists(rule, max_size=3)
+
+
+@st.composite
+def cluster_policies(draw: st.DrawFn) -> Object:
+    """An AdminNetworkPolicy of one of few names, or the BaselineAdminNetworkPolicy."""
+    spec = draw(
+        st.fixed_dictionaries(
+            {"subject": _cluster_peers}, optional={"ingress": _cluster_rules("from"), "egress": _cluster_rules("to")}
+        )
+    )
+    name = draw(st.sampled_from(("default", "p", "q")))
+    kind = "BaselineAdminNetworkPolicy" if name == "default" else "AdminNetworkPolicy"
+    if kind == "AdminNetworkPolicy":
+        spec["priority"] = draw(st.integers(1, 3))
+    else:
+        for rule in (*spec.get("ingress", ()), *spec.get("egress", ())):
+            rule["action"] = "Deny" if rule["action"] == "Pass" else rule["action"]
+    metadata = {"name": name}
+    return {"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
 
 
 @st.composite
