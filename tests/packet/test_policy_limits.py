@@ -46,7 +46,7 @@ def policy(*clients: str) -> Object:
 def sharing(net: Lab) -> list[tuple[int, int]]:
     """Priority of each flow of the port on n1, and how many rules it is part of."""
     flows = [line for line in net.n1.bridge.flows() if NAMED in line]
-    return [(int(line.split("priority=")[1].split(",")[0]), line.count("conjunction(")) for line in flows]
+    return sorted((int(line.split("priority=")[1].split(",")[0]), line.count("conjunction(")) for line in flows)
 
 
 def test_more_rules_name_a_port_than_fit_a_message(net: Lab) -> None:
