@@ -6,9 +6,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from kmn.k8s.objects import Object
+from kmn.k8s.objects import Object, key_of, labels
+from kmn.policy.clusterwide import policy_of
+from kmn.policy.selection import Selection, member_of
+from kmn.policy.verdicts import Judge
 
-__all__ = ["NAMESPACES", "cluster_policies", "namespaces", "pods", "policies"]
+__all__ = ["NAMESPACES", "cluster_policies", "judge_of", "namespaces", "pods", "policies"]
 
 NAMESPACES = ("x", "y", "z")
 _KEYS = ("app", "tier")
@@ -159,3 +162,20 @@ def namespaces(draw: st.DrawFn) -> Object:
     name = draw(st.sampled_from(NAMESPACES))
     its_labels = {**draw(_labels), "kubernetes.io/metadata.name": name}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": its_labels}}
+
+
+def judge_of(*objects: Object) -> Judge:
+    """Of these objects, in this order."""
+    selection = Selection()
+    for name in NAMESPACES:
+        selection.set_namespace(name, {"kubernetes.io/metadata.name": name})
+    judge = Judge(selection)
+    for obj in objects:
+        match obj["kind"]:
+            case "Namespace":
+                selection.set_namespace(key_of(obj).name, labels(obj))
+            case "Pod":
+                selection.set_member(key_of(obj), member_of(obj))
+            case _:
+                judge.set_policy(policy_of(obj))
+    return judge

@@ -256,17 +256,45 @@ def policy_counters(
 
 @app.command()
 def reach(
-    port: Annotated[str, typer.Option("--port", "-p", help="PORT or PORT/PROTOCOL of the destinations.")] = "80",
-    diff: Annotated[
-        list[str] | None, typer.Option("--diff", help="NetworkPolicies in a file: what would they open and close?")
+    port: Annotated[
+        list[str] | None,
+        typer.Option("--port", "-p", help="PORT or PORT/PROTOCOL. Without: those that each declares. Repeatable."),
     ] = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml.")] = "text",
+    namespace: NamespaceOption = None,
+    all_namespaces: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="In all namespaces; so it is without -n, too.")
+    ] = False,
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", help="Only pods with these labels, as rows and as columns.")
+    ] = None,
+    diff: Annotated[
+        list[str] | None,
+        typer.Option("--diff", help="Policies: file, folder or -. What would they open and close? Repeatable."),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", help="NAME or TYPE/NAME of a policy: what if it were deleted? Repeatable."),
+    ] = None,
+    staged: Annotated[bool, typer.Option("--staged", help="As if staged policies were in force.")] = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Send packets, and say where they do otherwise.")] = False,
+    most: Annotated[
+        int | None,
+        typer.Option("--max-probes", help="Connections that --probe tries (2,000); of more, a sample.", min=1),
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="text | json | yaml; pictures: svg | png | html, also svg=FILE.")
+    ] = "text",
     name: NameOption = None,
 ) -> None:
-    """Which pods may connect to which, by NetworkPolicies; with --diff exit code 1 if that changes. Sends no packet."""
-    from kmn.cli.policy import show_reach
+    """Which pods may connect to which, by policies: as a table or a picture, before and after a change, or tried with
+    packets. Exit code 1: something differs (--diff, --without, --probe); 2: an error."""
+    from kmn.cli.reach import MOST_PROBES, Query, show
 
-    raise typer.Exit(show_reach(port, diff or [], name, output))
+    query = Query(
+        port or [], namespace, all_namespaces, selector, diff or [], without or [], staged, probe, most or MOST_PROBES,
+        output,
+    )  # fmt: skip
+    raise typer.Exit(show(query, name))
 
 
 @app.command()

@@ -29,8 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("KMN_DEBUG"):
             raise
-        _explain(error)
-        return 1
+        return _explain(error)
     return 0
 
 
@@ -38,16 +37,21 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
     raise _Terminated(128 + number)
 
 
-def _explain(error: Exception) -> None:
+def _explain(error: Exception) -> int:
+    """Print what went wrong; the exit code."""
     from rich.markup import escape
 
-    from kmn.cli.problems import describe
+    from kmn.cli.problems import Failed, describe
     from kmn.cli.terminal import errors
 
+    code = 1
+    if isinstance(error, Failed) and isinstance(error.__cause__, Exception):
+        code, error = error.code, error.__cause__
     message, hint = describe(error)
     errors().print(f"[bold red]kmn:[/] {escape(message)}", soft_wrap=True)
     if hint:
         errors().print(f"     {escape(hint)}", soft_wrap=True)
+    return code
 
 
 if __name__ == "__main__":

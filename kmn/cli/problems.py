@@ -5,7 +5,15 @@ from __future__ import annotations
 from kmn.errors import UserError
 from kmn.k8s.errors import ApiError
 
-__all__ = ["describe"]
+__all__ = ["Failed", "describe"]
+
+
+class Failed(Exception):
+    """Raised from an error, by a command whose exit codes have meanings, with the code for errors."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
 
 
 def describe(error: Exception) -> tuple[str, str]:

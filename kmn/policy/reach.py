@@ -1,7 +1,7 @@
 """Who may talk to whom: all pods at once, from the objects alone.
 
 A set of pods is a number whose bits are the pods; a thousand by a thousand answers are then a thousand operations a
-rule. Pods of one namespace that are alike, as sources and as destinations, are shown as one.
+rule. What is made of them, for several ports and for people, is in ``answers`` and ``matrix``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kmn.policy.model import Action, Direction, NamedPort, Tier
 from kmn.policy.selection import Group, Member
 from kmn.policy.verdicts import Judge, ResolvedRule, contains
 
-__all__ = ["Alike", "Reach", "differences", "fold", "reach"]
+__all__ = ["Reach", "reach"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,6 @@ class Reach:
 
     def may(self, source: int, destination: int) -> bool:
         return source == destination or bool(self.rows[source] >> destination & 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Alike:
-    """Pods of one namespace that nothing tells apart, by their place in ``Reach.pods``."""
-
-    places: tuple[int, ...]
-
-    def name(self, reach: Reach) -> str:
-        first = str(reach.pods[self.places[0]])
-        return first if len(self.places) == 1 else f"{first} and {len(self.places) - 1} more"
 
 
 def reach(judge: Judge, protocol: str, port: int) -> Reach:
@@ -150,27 +139,3 @@ class _Side:
         for place in places:
             found |= 1 << place
         return found
-
-
-def fold(reach: Reach) -> list[Alike]:
-    """Pods by namespace and likeness, in order of their names."""
-    columns = [0] * len(reach.pods)
-    for source, row in enumerate(reach.rows):
-        for destination in range(len(reach.pods)):
-            columns[destination] |= (row >> destination & 1) << source
-    alike: dict[tuple[str, int, int], list[int]] = {}
-    for place, key in enumerate(reach.pods):
-        alike.setdefault((key.namespace, reach.rows[place], columns[place]), []).append(place)
-    return sorted((Alike(tuple(places)) for places in alike.values()), key=lambda each: reach.pods[each.places[0]])
-
-
-def differences(before: Reach, after: Reach) -> list[tuple[Key, Key, bool]]:
-    """Pairs of pods that are opened (True) or closed."""
-    places = {key: place for place, key in enumerate(before.pods)}
-    return [
-        (source, destination, after.may(i, j))
-        for i, source in enumerate(after.pods)
-        for j, destination in enumerate(after.pods)
-        if source in places and destination in places
-        if after.may(i, j) != before.may(places[source], places[destination])
-    ]

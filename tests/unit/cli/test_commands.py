@@ -15,7 +15,9 @@ from kmn.cli.problems import describe
 from kmn.errors import UserError
 from kmn.k8s.errors import NotFound
 
-COMMANDS = ("up", "down", "clean", "list", "apply", "delete", "get", "exec", "cli", "kubeconfig", "ovs", "demo", "test")
+COMMANDS = (
+    "up", "down", "clean", "list", "apply", "delete", "get", "exec", "cli", "kubeconfig", "ovs", "policy",
+    "reach", "demo", "test")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
