@@ -189,6 +189,36 @@ def test_a_burst_is_one_bundle(bench: Bench) -> None:
     assert switch.answer() == [wire.BUNDLE_CONTROL, *[wire.BUNDLE_ADD] * 3, wire.BUNDLE_CONTROL]
 
 
+def test_changes_are_gathered_after_a_long_computation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until nothing came for a moment, and not for longer than half a second."""
+    switch, compute = connected(bench), bench.synchronizer.cluster.compute
+
+    def slow() -> object:
+        bench.now += 0.1
+        return compute()
+
+    def sent(version: int, *, after: float) -> bool:
+        bench.now += after
+        bench.event(version, f"10.244.1.{version}")
+        bench.step()
+        return bool(switch.answer())
+
+    monkeypatch.setattr(bench.synchronizer.cluster, "compute", slow)
+    assert sent(2, after=1)
+    assert not sent(3, after=0.01)
+    bench.now += 0.06
+    bench.step()
+    assert switch.answer(), "nothing came for a moment"
+    waited = 0
+    while not sent(4 + waited, after=0.04):
+        waited += 1
+    assert waited == 12, "half a second is enough"
+    monkeypatch.setattr(bench.synchronizer.cluster, "compute", compute)
+    bench.now += 1
+    bench.step()
+    assert [sent(200 + version, after=0.001) for version in range(3)] == [True] * 3, "what is quick is sent at once"
+
+
 def test_changes_are_gathered_while_a_switch_is_slow(bench: Bench) -> None:
     switch = connected(bench)
     for version in range(2, 50):
