@@ -123,7 +123,7 @@ class Link:
         self.channel.send(wire.in_bundle(messages, xid))
         return len(messages)
 
-    def forget(self, what: Sequence[wire.CtFlush | wire.Unlearn], zone: int) -> None:
+    def forget(self, what: Sequence[wire.Forgotten], zone: int) -> None:
         """Forget connections and learned flows. Sent after a bundle, and done after it."""
         self.channel.send(b"".join([wire.forget(zone, each, self._next_xid()) for each in what]))
 
