@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-NAMES = ("bringup", "throughput", "paths", "services", "failover", "connections", "memory", "dns")
+NAMES = ("bringup", "throughput", "paths", "services", "policies", "failover", "connections", "memory", "dns")
 
 
 _RUN = Path("/run")

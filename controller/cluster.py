@@ -35,8 +35,19 @@ from controller.features.service import (
 from controller.features.stale import stale_connections
 from controller.numbering import Numbering
 from controller.openflow.cookie import feature_of, object_hash, object_of
+from controller.openflow.match import Address
 from controller.openflow.readback import Installed
-from controller.openflow.wire import CtFlush, Unlearn, flow_add, flow_delete, group_add, group_delete, group_modify
+from controller.openflow.wire import (
+    AddressFlush,
+    CtFlush,
+    Forgotten,
+    Unlearn,
+    flow_add,
+    flow_delete,
+    group_add,
+    group_delete,
+    group_modify,
+)
 from controller.outside import Outside
 from controller.parsing import Malformed
 from controller.pipeline import Feature
@@ -67,6 +78,7 @@ LOG = logging.getLogger(__name__)
 
 # Whose the flows are that known connections take.
 _ESTABLISHED: OwnerKey = ("Pipeline", "", "established")
+_NOBODY = Key("", "")
 # A view of an object, and where it lives.
 Bridge = NodeView | EdgeView
 
@@ -98,14 +110,15 @@ class Cluster:
         self.malformed: dict[tuple[str, Key], str] = {}
         self.common = Scope()  # of all nodes' bridges
         self._bridges: dict[str, Scope] = {}  # by name of Node or Edge
-        self._pod_at: dict[Key, str] = {}
+        self._pods: dict[Key, PodView] = {}  # as computed last
+        self._held: dict[Address, Key] = {}  # addresses, and which pod had them last
         self._services: dict[Key, tuple[ServiceView, Backends]] = {}  # as computed last
         self._service_nodes: dict[Key, set[str]] = {}  # that have flows of their own of it
         self._zones: dict[str, str] = {}  # of nodes
         self._scheduler: Scheduler = "random"
         self._learned: dict[Key, frozenset[int]] = {}  # cookies of what switches may learn
         self._groups = Numbering()
-        self._stale: list[CtFlush | Unlearn] = []
+        self._stale: list[Forgotten] = []
         self.outside = Outside()
         self.policies = Policies(lambda node: self._bridges.setdefault(node, Scope()))
         self.stale_outside: list[CtFlush] = []  # connections for the edges to forget
@@ -234,7 +247,7 @@ class Cluster:
 
     # What follows.
 
-    def compute(self) -> list[CtFlush | Unlearn]:
+    def compute(self) -> list[Forgotten]:
         """Bring the scopes up to date; answers with what switches must forget once that is in force."""
         for resource, key in self._known.take_changed():
             _COMPUTE[resource](self, key)
@@ -260,12 +273,17 @@ class Cluster:
     def _compute_pod(self, key: Key) -> None:
         pod: PodView | None = self._known.views["pods"].get(key)
         owner: OwnerKey = ("Pod", *key)
-        before = self._pod_at.pop(key, None)
-        if before is not None and (pod is None or pod.node != before):
-            self._bridges[before].contribute(owner)
+        before = self._pods.pop(key, None)
+        if before is not None and (pod is None or pod.node != before.node):
+            self._bridges[before.node].contribute(owner)
+        if before is not None and pod is None:
+            self._held |= dict.fromkeys(before.addresses, _NOBODY)
         if pod is not None:
-            self._pod_at[key] = pod.node
+            self._pods[key] = pod
             self._bridges.setdefault(pod.node, Scope()).contribute(owner, pod_flows(pod))
+            # What was allowed between others and who had the address before says nothing of this pod.
+            self._stale += [AddressFlush(each) for each in pod.addresses if self._held.get(each, key) != key]
+            self._held |= dict.fromkeys(pod.addresses, key)
 
     def _compute_service(self, key: Key) -> None:
         service: ServiceView | None = self._known.views["services"].get(key)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 from controller.openflow import wire
 from controller.openflow.flow import Flow, FlowKey
@@ -50,10 +50,12 @@ class Changes:
         ]
 
 
-@dataclass(slots=True)
-class _Contribution:
-    flows: dict[FlowKey, Flow] = field(default_factory=dict)
-    groups: dict[int, Group] = field(default_factory=dict)
+class _Contribution(NamedTuple):
+    flows: dict[FlowKey, Flow]
+    groups: dict[int, Group]
+
+
+_NOTHING = _Contribution({}, {})
 
 
 class Scope:
@@ -77,24 +79,33 @@ class Scope:
 
     def contribute(self, owner: OwnerKey, flows: Iterable[Flow] = (), groups: Iterable[Group] = ()) -> None:
         """Replace what ``owner`` has in this scope."""
-        new = _Contribution({flow.key: flow for flow in flows}, {group.id: group for group in groups})
-        old = self._contributions.pop(owner, None)
-        if new.flows or new.groups:
-            self._contributions[owner] = new
-        elif old is None:
-            return
-        old = old or _Contribution()
-        for key in old.flows.keys() - new.flows.keys():
-            self._release(key, owner)
-        for key, flow in new.flows.items():
-            if old.flows.get(key) != flow:
+        new_flows = {flow.key: flow for flow in flows}
+        new_groups = {group.id: group for group in groups}
+        old_flows, old_groups = self._contributions.pop(owner, _NOTHING)
+        if new_flows or new_groups:
+            self._contributions[owner] = _Contribution(new_flows, new_groups)
+        for key in old_flows:
+            if key not in new_flows:
+                self._release(key, owner)
+        for key, flow in new_flows.items():
+            if old_flows.get(key) != flow:
                 self._claim(key, owner, flow)
-        for number in old.groups.keys() - new.groups.keys():
-            self._groups_before.setdefault(number, self.groups.pop(number))
-        for number, group in new.groups.items():
+        for number in old_groups:
+            if number not in new_groups:
+                self._groups_before.setdefault(number, self.groups.pop(number))
+        for number, group in new_groups.items():
             if self.groups.get(number) != group:
                 self._groups_before.setdefault(number, self.groups.get(number))
                 self.groups[number] = group
+
+    def put(self, flow: Flow) -> None:
+        """Have a flow that only its maker can want, who also takes it away: nothing else is remembered of it."""
+        self._set(flow.key, flow)
+
+    def remove(self, flow: Flow) -> None:
+        """Have a flow no more that was :meth:`put`, if it was; its actions do not matter."""
+        if flow.key in self.flows:
+            self._set(flow.key, None)
 
     def _set(self, key: FlowKey, flow: Flow | None) -> None:
         self._flows_before.setdefault(key, self.flows.get(key))

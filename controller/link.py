@@ -115,15 +115,15 @@ class Link:
             self._awaited.discard(xid)
         return None if self._awaited else self._installed
 
-    def commit(self, parts: list[Changes], epoch: int, now: float) -> int:
-        """Send one bundle; answers with the number of messages in it."""
+    def commit(self, parts: list[Changes], epoch: int, now: float, *, purge: bool = False) -> int:
+        """Send one bundle; answers with the number of messages in it. ``purge``: as if it changed something."""
         messages = Changes.merge(parts)
         xid = self._next_xid()
-        self._commits.append(_Commit(xid, epoch, now, bool(messages)))
+        self._commits.append(_Commit(xid, epoch, now, purge or bool(messages)))
         self.channel.send(wire.in_bundle(messages, xid))
         return len(messages)
 
-    def forget(self, what: Sequence[wire.CtFlush | wire.Unlearn], zone: int) -> None:
+    def forget(self, what: Sequence[wire.Forgotten], zone: int) -> None:
         """Forget connections and learned flows. Sent after a bundle, and done after it."""
         self.channel.send(b"".join([wire.forget(zone, each, self._next_xid()) for each in what]))
 

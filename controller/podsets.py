@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from kmn.k8s.objects import Key
 from kmn.policy.model import Block, NamedPort
@@ -11,6 +11,8 @@ from kmn.policy.selection import Address, Group, Member
 from kmn.policy.verdicts import contains
 
 __all__ = ["NOWHERE", "Filter", "Place", "PodSet", "Whereabouts"]
+
+T = TypeVar("T")
 
 
 class Place(NamedTuple):
@@ -52,6 +54,7 @@ class PodSet:
         self.only = only
         self._place_of = place_of
         self.pods: dict[Key, Whereabouts] = {}
+        self._made: dict[Callable[[Address], Any], list[Any]] = {}
         self.update(group.members)
 
     def update(self, keys: Iterable[Key]) -> list[tuple[Key, Whereabouts, Whereabouts]]:
@@ -66,7 +69,17 @@ class PodSet:
                 del self.pods[key]
             else:
                 self.pods[key] = now
+        if changes:
+            self._made.clear()
         return changes
+
+    def of_addresses(self, make: Callable[[Address], T]) -> list[T]:
+        """What ``make`` makes of all addresses of the pods, made once."""
+        made = self._made.get(make)
+        if made is None:
+            made = [make(address) for whereabouts in self.pods.values() for address in whereabouts.addresses]
+            self._made[make] = made
+        return made
 
     def _whereabouts(self, key: Key) -> Whereabouts:
         member = self.group.members.get(key)

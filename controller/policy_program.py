@@ -15,6 +15,7 @@ from controller.desired import Scope
 from controller.family import Family
 from controller.features.policy import (
     HIGHEST,
+    RULES_OF_A_FLOW,
     Way,
     Ways,
     count_flow,
@@ -25,6 +26,7 @@ from controller.features.policy import (
     priority_of,
     rule_owner,
     self_flow,
+    shard_of,
     shared_flow,
     verdict_flow,
 )
@@ -34,10 +36,11 @@ from controller.openflow.flow import Flow
 from controller.openflow.match import Match, match
 from controller.ordering import arrange
 from controller.podsets import NOWHERE, Filter, Place, PodSet, Whereabouts
+from controller.shards import Shards
 from kmn.k8s.objects import Key
 from kmn.k8s.selectors import EVERYTHING
 from kmn.policy.model import Action, Block, Direction, Log, NamedPort, Network, PodPeer, Policy, PortRange, Rule, Tier
-from kmn.policy.selection import Address, Changed, Group, Selection
+from kmn.policy.selection import Changed, Group, Selection
 from kmn.policy.verdicts import rank
 
 __all__ = ["PolicyKey", "Program", "Settings"]
@@ -47,6 +50,8 @@ LOG = logging.getLogger(__name__)
 _ANY_POD = PodPeer(None, EVERYTHING, EVERYTHING)
 # A rule's part in a flow that many rules share: its number, which of its dimensions, of how many.
 _Part = tuple[int, int, int]
+# Where such flows are that can be the same one: the way, the node, the priority.
+_Sharing = tuple[Way, str, int]
 
 
 class PolicyKey(NamedTuple):
@@ -74,13 +79,10 @@ class _Atom:
     number: int
     subject: PodSet
     peers: tuple[PodSet, ...] | None  # None: whoever the other end is
-    networks: tuple[Network, ...]
+    networks: tuple[Match, ...]
     ports: tuple[Match, ...] | None
+    dimensions: tuple[int, int, int]
     nodes: dict[str, int] = field(default_factory=dict)  # that have its flows: how many pods it is about there
-
-    @property
-    def dimensions(self) -> tuple[int, int, int]:
-        return dimensions(peers=self.peers is not None, ports=self.ports is not None)
 
     @property
     def plain(self) -> bool:
@@ -175,9 +177,10 @@ class Program:
             for (direction, tier), way in ways.items()
             if tier is Tier.NETWORK_POLICY
         }
-        # By way and node, and then priority and match, the parts in a shared flow, each for how many reasons.
-        self._shared: dict[tuple[Way, str], dict[tuple[int, Match], dict[_Part, int]]] = {}
-        self._changed_flows: dict[tuple[Way, str, int, Match], None] = {}
+        # Shared flows by packed match: their parts, each for how many reasons.
+        self._shared: dict[_Sharing, dict[bytes, dict[_Part, int]]] = {}
+        self._changed_flows: dict[_Sharing, dict[bytes, Match]] = {}
+        self._shards = Shards(RULES_OF_A_FLOW)
 
     def compute(self, policies: Mapping[PolicyKey, Policy | None], changed: Changed, settings: Settings) -> None:
         """Bring the nodes' scopes up to date: policies came, changed or (None) went; groups have changed."""
@@ -252,22 +255,24 @@ class Program:
             if not policy.isolates and not highest:
                 continue  # there was no place for it
             for index, rule in enumerate(rules):
-                parts += self._parts(made, way, priority_of(way, highest - index), rule, subject)
+                parts += self._parts(made, way, highest - index, rule, subject)
         prefix = f"{policy.kind}/{policy.key}{' staged' if parts and parts[0].way.staged else ''}"
         names = [f"{prefix} {part.name}" for part in parts]
         numbers = self._numbers.assign((key, self._name), names)
         for name, part in zip(names, parts, strict=True):
             rule = part.rule
+            peers = self._peer_sets(made, rule, part.towards)
             atom = _Atom(
                 rule_owner(policy, rule),
                 part.way,
-                part.priority,
+                priority_of(self._shards.take()) if policy.isolates else part.order,
                 rule.action,
                 numbers[name],
                 self._set(made, subject, part.about),
-                self._peer_sets(made, rule, part.towards),
-                _networks(rule) if part.towards is None else (),
+                peers,
+                tuple(map(part.way.of_peer, _networks(rule))) if part.towards is None else (),
                 tuple(port_matches(part.ports, self._settings.families)) if part.ports is not None else None,
+                dimensions(peers=peers is not None, ports=part.ports is not None),
             )
             made.atoms.append(atom)
             self._add(atom)
@@ -280,17 +285,17 @@ class Program:
         for pod, whereabouts in pods.pods.items():
             marks.move(pod, NOWHERE, whereabouts)
 
-    def _parts(self, made: _Programmed, way: Way, priority: int, rule: Rule, subject: Group) -> Iterator[_RulePart]:
+    def _parts(self, made: _Programmed, way: Way, order: int, rule: Rule, subject: Group) -> Iterator[_RulePart]:
         """A rule's ports; where they have names, one part for each number that a name means.
 
         Names are of the destination's pods: of those that an ingress rule is about, or of an egress rule's peers.
         """
         if rule.ports is None:
-            yield _RulePart(rule.name, way, priority, rule)
+            yield _RulePart(rule.name, way, order, rule)
             return
         ranges = tuple(port for port in rule.ports if isinstance(port, PortRange))
         if ranges:
-            yield _RulePart(rule.name, way, priority, rule, ranges)
+            yield _RulePart(rule.name, way, order, rule, ranges)
         for port in rule.ports:
             if not isinstance(port, NamedPort):
                 continue
@@ -304,9 +309,9 @@ class Program:
                 name = f"{rule.name} {port.name}={number}/{protocol}"
                 ports = (PortRange(protocol, number, number),)
                 if way.direction is Direction.INGRESS:
-                    yield _RulePart(name, way, priority, rule, ports, about=only)
+                    yield _RulePart(name, way, order, rule, ports, about=only)
                 else:
-                    yield _RulePart(name, way, priority, rule, ports, towards=only)
+                    yield _RulePart(name, way, order, rule, ports, towards=only)
 
     def _named_peers(self, made: _Programmed, rule: Rule) -> list[Group]:
         """Groups of the pods whose port names an egress rule may mean."""
@@ -373,6 +378,8 @@ class Program:
     def _remove(self, atom: _Atom) -> None:
         for whereabouts in atom.subject.pods.values():
             self._concern(atom, whereabouts, NOWHERE)
+        if atom.way.tier is Tier.NETWORK_POLICY:
+            self._shards.release(shard_of(atom.priority))
         del self._about[atom.subject][atom]
         for pods in dict.fromkeys(atom.peers or ()):
             del self._peers[pods][atom]
@@ -380,11 +387,14 @@ class Program:
     def _move(self, pods: PodSet, changes: Sequence[tuple[Key, Whereabouts, Whereabouts]]) -> None:
         """Pods of a set in use came, went, or are elsewhere."""
         # Peers first, where rules have flows already: a node that a rule comes to gets all peers as they are now.
+        gone = [address for _, before, now in changes for address in before.addresses - now.addresses]
+        come = [address for _, before, now in changes for address in now.addresses - before.addresses]
+        matches = {way: (list(map(way.of_peer, gone)), list(map(way.of_peer, come))) for way in self._ways.values()}
         for atom in self._peers.get(pods, ()):
             for node in atom.nodes:
-                for _, before, now in changes:
-                    self._peer(atom, node, before.addresses - now.addresses, -1)
-                    self._peer(atom, node, now.addresses - before.addresses, +1)
+                for wanted, change in zip(matches[atom.way], (-1, +1), strict=True):
+                    if wanted:
+                        self._share(atom, node, wanted, atom.dimensions[1], change)
         for pod, before, now in changes:
             for marks in self._marking.get(pods, ()):
                 marks.move(pod, before, now)
@@ -405,8 +415,7 @@ class Program:
                 owner = ("NetworkPolicy", f"{atom.number} {atom.way.table.name}", str(ofport))
                 self._scope_of(node).contribute(owner, [self._plain(atom, ofport)] if change > 0 else [])
             else:
-                part = (atom.number, atom.dimensions[0], max(atom.dimensions))
-                self._share(atom, node, match(atom.way.of_pod(ofport)), part, change)
+                self._share(atom, node, [match(atom.way.of_pod(ofport))], atom.dimensions[0], change)
             atom.nodes[node] = atom.nodes.get(node, 0) + change
             if not atom.nodes[node]:
                 del atom.nodes[node]
@@ -418,13 +427,11 @@ class Program:
 
     def _appear(self, atom: _Atom, node: str, change: int) -> None:
         """A node gets (or loses) what a rule has there besides its pods: peers, ports, the verdict, and its count."""
-        _, _, of_ports = atom.dimensions
+        _, of_peers, of_ports = atom.dimensions
         for pods in atom.peers or ():
-            for whereabouts in pods.pods.values():
-                self._peer(atom, node, whereabouts.addresses, change)
-        self._peer(atom, node, atom.networks, change)
-        for wanted in atom.ports or ():
-            self._share(atom, node, wanted, (atom.number, of_ports, max(atom.dimensions)), change)
+            self._share(atom, node, pods.of_addresses(atom.way.of_peer), of_peers, change)
+        self._share(atom, node, atom.networks, of_peers, change)
+        self._share(atom, node, atom.ports or (), of_ports, change)
         flows: list[Flow] = []
         if change > 0 and not atom.plain:
             log = self._settings.log
@@ -433,19 +440,22 @@ class Program:
             flows.append(count_flow(atom.way, atom.owner, atom.number))
         self._scope_of(node).contribute(("NetworkPolicy", atom.way.table.name, str(atom.number)), flows)
 
-    def _peer(self, atom: _Atom, node: str, peers: Iterable[Address | Network], change: int) -> None:
-        _, of_peers, _ = atom.dimensions
-        part = (atom.number, of_peers, max(atom.dimensions))
-        for peer in peers:
-            self._share(atom, node, match(*atom.way.of_peer(peer)), part, change)
-
-    def _share(self, atom: _Atom, node: str, wanted: Match, part: _Part, change: int) -> None:
-        where = (atom.priority, wanted)
-        parts = self._shared.setdefault((atom.way, node), {}).setdefault(where, {})
-        parts[part] = parts.get(part, 0) + change
-        if not parts[part]:
-            del parts[part]
-        self._changed_flows[atom.way, node, atom.priority, wanted] = None
+    def _share(self, atom: _Atom, node: str, matches: Sequence[Match], dimension: int, change: int) -> None:
+        """Matches become (``change`` 1) or are no more (-1) part of a dimension of a rule."""
+        if not matches:
+            return
+        sharing, part = (atom.way, node, atom.priority), (atom.number, dimension, max(atom.dimensions))
+        flows = self._shared.setdefault(sharing, {})
+        changed = self._changed_flows.setdefault(sharing, {})
+        for wanted in matches:
+            packed = wanted.packed
+            parts = flows.get(packed)
+            if parts is None:
+                parts = flows[packed] = {}
+            parts[part] = parts.get(part, 0) + change
+            if not parts[part]:
+                del parts[part]
+            changed[packed] = wanted
 
     def _isolation(self, way: Way) -> Callable[[Key, Whereabouts], Iterable[Flow]]:
         def make(pod: Key, where: Whereabouts) -> Iterator[Flow]:
@@ -455,13 +465,19 @@ class Program:
         return make
 
     def _flush(self) -> None:
-        for way, node, priority, wanted in self._changed_flows:
-            shared = self._shared[way, node]
-            parts = shared.get((priority, wanted))
-            owner = ("NetworkPolicies", way.table.name, f"{priority} {wanted}")
-            self._scope_of(node).contribute(owner, [shared_flow(way, priority, wanted, parts)] if parts else ())
-            if not parts:
-                shared.pop((priority, wanted), None)
+        for sharing, changed in self._changed_flows.items():
+            (way, node, priority), flows = sharing, self._shared[sharing]
+            scope = self._scope_of(node)
+            for packed, wanted in changed.items():
+                parts = flows[packed]
+                flow = shared_flow(way, priority, wanted, parts)
+                if parts:
+                    scope.put(flow)
+                else:
+                    scope.remove(flow)
+                    del flows[packed]
+            if not flows:
+                del self._shared[sharing]
         self._changed_flows.clear()
 
 
@@ -470,7 +486,7 @@ class _RulePart(NamedTuple):
 
     name: str
     way: Way
-    priority: int
+    order: int  # the priority of its flows, in a tier whose rules are in one
     rule: Rule
     ports: tuple[PortRange, ...] | None = None
     about: Filter | None = None  # of the pods that it is about

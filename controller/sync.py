@@ -33,6 +33,9 @@ _ANSWER_TIMEOUT = 60.0  # a switch that says nothing for so long is disconnected
 _COMMIT_REPLY = 5
 _COUNT_XID = 0x6B6D6F  # of questions about counters; their answers are told by their type
 _MAX_BEHIND = 4  # bundles that a switch may have to answer before changes are gathered instead of sent
+# After a computation that took long (seconds) more of the same is waited for: until nothing came for a moment, but not
+# for ever. Of a burst of policies each changes flows that they all share, and these are sent with each batch.
+_LONG, _MOMENT, _MAX_REST = 0.02, 0.05, 0.5
 _MAX_EPOCHS = 1000  # remembered while a bridge does not confirm
 
 
@@ -119,6 +122,8 @@ class Synchronizer:
         self._reported: Report | None = None
         self._nat = NatWatch()
         self._changed = False  # objects came in since the last epoch
+        self._arrived = 0.0  # the last one of them
+        self._rests_until = 0.0
 
     # Called from any thread.
 
@@ -170,19 +175,25 @@ class Synchronizer:
         times += [since + _ANSWER_TIMEOUT for link in self._links.values() if (since := link.oldest_request())]
         if (question := self._nat.next_question()) is not None:
             times.append(question)
+        if self._changed and (rests := self._rest()) > now:
+            times.append(rests)
         return max(0.0, min(min(times) - now, _ANSWER_TIMEOUT)) if times else None
+
+    def _rest(self) -> float:
+        """When to compute what has changed."""
+        return min(self._rests_until, self._arrived + _MOMENT)
 
     def _handle(self, item: _Item) -> None:
         match item:
             case _Event(resource, kind, obj):
                 self.cluster.apply(resource, kind, obj)
                 self._versions[resource] = obj["metadata"]["resourceVersion"]
-                self._changed = True
+                self._changed, self._arrived = True, time.monotonic()
             case _Listed(resource, items, version):
                 self.cluster.replace(resource, items)
                 self._versions[resource] = version
                 self._unlisted.discard(resource)
-                self._changed = True
+                self._changed, self._arrived = True, time.monotonic()
             case _Message(channel, message):
                 link = self._links.get(channel.bridge)
                 if link is not None and link.channel is channel:
@@ -289,8 +300,9 @@ class Synchronizer:
             bridge.name, len(installed.flows), len(installed.groups), len(difference),
         )  # fmt: skip
         link.phase = Phase.WRITING
-        # Even an empty bundle is committed: its answer says that the switch is alive and in step.
-        self.counters.messages += link.commit([difference], self._epoch, time.monotonic())
+        # Even an empty bundle is committed: its answer says that the switch is alive and in step. And megaflows are
+        # purged even if nothing changes: a controller may have ended after the last change, and before their purge.
+        self.counters.messages += link.commit([difference], self._epoch, time.monotonic(), purge=True)
         if difference and installed.flows:
             wanted = {
                 number: group for scope in self.cluster.scopes(bridge.name) for number, group in scope.groups.items()
@@ -301,7 +313,12 @@ class Synchronizer:
     # Changes of objects.
 
     def _advance(self, now: float) -> None:
-        if not self._unlisted and max((link.behind for link in self._links.values()), default=0) < _MAX_BEHIND:
+        rested = now >= self._rest()
+        if (
+            not self._unlisted
+            and rested
+            and max((link.behind for link in self._links.values()), default=0) < _MAX_BEHIND
+        ):
             self._compute()
         for link in list(self._links.values()):
             since = link.oldest_request()
@@ -328,6 +345,7 @@ class Synchronizer:
         if not self._changed:
             return
         self._changed = False
+        began = time.monotonic()
         stale = self.cluster.compute()
         self._epoch += 1
         self._epochs[self._epoch] = dict(self._versions)
@@ -349,6 +367,8 @@ class Synchronizer:
             if forgotten:
                 link.forget(forgotten, ZONE)
         self.counters.batches += 1
+        ended = time.monotonic()
+        self._rests_until = ended + _MAX_REST if ended - began >= _LONG else 0.0
         if bridges != self._bridges:
             self._change_bridges(bridges)
 

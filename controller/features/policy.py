@@ -5,15 +5,19 @@ A rule is a conjunction of up to three dimensions: the pods that it is about (by
 a flow of one address or port stands for all rules that name it. ``conj_id`` flows say what happens where all dimensions
 are met, and are the ones that count and name the rule. A rule of one dimension only needs no conjunction.
 
-Of NetworkPolicies all rules allow, so they share one priority. Rules of the other tiers are in an order: each has a
-priority of its own. Each tier of each direction has a table; and once more as if the policies were in force that are
-only tried out, where verdicts are counted and logged, and the packet goes on.
+Of NetworkPolicies all rules allow, so they could share one priority, and nearly always do. But a flow must fit one
+message, and names each rule that it is part of. So these rules are divided into shards, each with a priority of its
+own: where a flow of one leads to no verdict, Open vSwitch goes on to the flow of the same match below it
+(``classifier_lookup__`` in lib/classifier.c). Rules of the other tiers are in an order: each has a priority of its own.
+Each tier of each direction has a table; and once more as if the policies were in force that are only tried out, where
+verdicts are counted and logged, and the packet goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from controller.family import Family, family_of
 from controller.openflow.actions import (
@@ -53,6 +57,7 @@ from kmn.policy.selection import Address
 __all__ = [
     "HIGHEST",
     "KNOWN",
+    "RULES_OF_A_FLOW",
     "STAGED_WAYS",
     "WAYS",
     "Way",
@@ -67,6 +72,7 @@ __all__ = [
     "priority_of",
     "rule_owner",
     "self_flow",
+    "shard_of",
     "shared_flow",
     "verdict_flow",
 ]
@@ -75,12 +81,15 @@ __all__ = [
 KNOWN = 65000
 _SELF = 64000
 HIGHEST = 60000  # of a rule in an order; the lowest is 1
-_PLAIN, _CONJUNCTION = 200, 100  # above ISOLATED
+_PLAIN, _CONJUNCTION = 200, 100  # above ISOLATED; shards are from 100 to 199
+
+# How many rules a flow can be part of: 16 bytes each, of the 65,535 of a message.
+RULES_OF_A_FLOW = 4000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Way:
-    """A table: a tier of one direction."""
+    """A table: a tier of one direction. Compared by identity, as there are few (``WAYS``, ``STAGED_WAYS``)."""
 
     direction: Direction
     tier: Tier
@@ -99,12 +108,12 @@ class Way:
         """The pod that the rules are about."""
         return in_port(ofport) if self.direction is Direction.EGRESS else register(OUT_PORT, ofport)
 
-    def of_peer(self, peer: Address | Network) -> tuple[Field, ...]:
+    def of_peer(self, peer: Address | Network) -> Match:
         """The other end: one address, or all of a network."""
         family = family_of(peer)
         if peer == family.everything:
-            return (family.ip,)
-        return family.ip, (nw_dst if self.direction is Direction.EGRESS else nw_src)(peer)
+            return match(family.ip)
+        return match(family.ip, (nw_dst if self.direction is Direction.EGRESS else nw_src)(peer))
 
 
 Ways = Mapping[tuple[Direction, Tier], Way]
@@ -199,9 +208,14 @@ def rule_owner(policy: Policy, rule: Rule) -> Owner:
     return Owner(Feature.POLICY, rule_name(policy, rule))
 
 
-def priority_of(way: Way, order: int) -> int:
-    """The priority of a rule's flows; ``order`` is that of a tier whose rules are in one."""
-    return _CONJUNCTION if way.tier is Tier.NETWORK_POLICY else order
+def priority_of(shard: int) -> int:
+    """The priority of a rule's flows in the tier whose rules are in no order."""
+    return _CONJUNCTION + shard
+
+
+def shard_of(priority: int) -> int:
+    """Of a rule in that tier."""
+    return priority - _CONJUNCTION
 
 
 def dimensions(*, peers: bool, ports: bool) -> tuple[int, int, int]:
@@ -263,8 +277,16 @@ def port_matches(ports: Iterable[PortRange], families: Iterable[Family]) -> Iter
 
 def shared_flow(way: Way, priority: int, wanted: Match, members: Iterable[tuple[int, int, int]]) -> Flow:
     """One flow for all rules of which this match is a dimension: number of the rule, dimension, of how many."""
-    steps = actions(*(conjunction(*member) for member in sorted(members)))
-    return Owner(Feature.POLICY, "NetworkPolicies").flow(way.table, priority, wanted, steps)
+    return _SHARING.flow(way.table, priority, wanted, _parts(tuple(sorted(members))))
+
+
+_SHARING = Owner(Feature.POLICY, "NetworkPolicies")
+
+
+@lru_cache(maxsize=65536)
+def _parts(members: tuple[tuple[int, int, int], ...]) -> Actions:
+    """The same for pods that are alike, and on all nodes that have the same rules."""
+    return actions(*(conjunction(*member) for member in members))
 
 
 def isolation_flow(way: Way, pod: str, ofport: int, log: Log) -> Flow:
@@ -275,7 +297,7 @@ def isolation_flow(way: Way, pod: str, ofport: int, log: Log) -> Flow:
 def self_flow(way: Way, pod: str, ofport: int, address: Address) -> Flow:
     """No policy cuts a pod off from itself. ``way`` is the first of its direction."""
     return _of_pod(way, pod).flow(
-        way.table, _SELF, match(in_port(ofport), *way.of_peer(address)), actions(goto(way.allowed))
+        way.table, _SELF, match(in_port(ofport), *way.of_peer(address).fields), actions(goto(way.allowed))
     )
 
 

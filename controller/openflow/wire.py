@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from controller.openflow.flow import Flow
 from controller.openflow.group import Group
 from controller.openflow.match import Address
 
 __all__ = [
+    "AddressFlush",
     "CtFlush",
+    "Forgotten",
     "Unlearn",
     "aggregate_packets",
     "aggregate_request",
@@ -194,20 +196,34 @@ class CtFlush(NamedTuple):
     endpoint_port: int
 
 
+class AddressFlush(NamedTuple):
+    """Connections to forget: all from an address, and all that it answered."""
+
+    address: Address
+
+
 class Unlearn(NamedTuple):
     """Flows to forget that a switch learned by itself: those with this cookie."""
 
     cookie: int
 
 
-def forget(zone: int, what: CtFlush | Unlearn, xid: int) -> bytes:
-    """The message that makes a switch forget it."""
-    if isinstance(what, Unlearn):
-        return flows_delete(what.cookie, 0xFFFFFFFFFFFFFFFF, xid)
-    return ct_flush(zone, what, xid)
+Forgotten: TypeAlias = CtFlush | AddressFlush | Unlearn
+
+
+def forget(zone: int, what: Forgotten, xid: int) -> bytes:
+    """The messages that make a switch forget it."""
+    match what:
+        case Unlearn(cookie):
+            return flows_delete(cookie, 0xFFFFFFFFFFFFFFFF, xid)
+        case AddressFlush(address):
+            return b"".join(_flush(zone, 0, _SOURCE.pack(way, 32, 0, 20, _mapped(address)), xid) for way in (0, 1))
+        case CtFlush():
+            return ct_flush(zone, what, xid)
 
 
 _PORT = struct.Struct("!HH4x" "HHH2x")  # fmt: skip
+_SOURCE = struct.Struct("!HH4x" "HH16s4x")  # fmt: skip
 _TUPLE = struct.Struct("!HH4x" "HH16s4x" "HHH2x")  # fmt: skip
 
 
@@ -225,5 +241,10 @@ def ct_flush(zone: int, flush: CtFlush, xid: int) -> bytes:
     elif flush.port is not None:
         original = _PORT.pack(0, 16, 3, 8, flush.port)
     reply = _TUPLE.pack(1, 40, 0, 20, _mapped(flush.endpoint), 2, 8, flush.endpoint_port)
-    body = struct.pack("!IIB7x", _NICIRA, 32, flush.protocol) + original + reply + struct.pack("!HHH2x", 2, 8, zone)
+    return _flush(zone, flush.protocol, original + reply, xid)
+
+
+def _flush(zone: int, protocol: int, tuples: bytes, xid: int) -> bytes:
+    """Protocol 0 is any."""
+    body = struct.pack("!IIB7x", _NICIRA, 32, protocol) + tuples + struct.pack("!HHH2x", 2, 8, zone)
     return struct.pack("!BBHI", VERSION, EXPERIMENTER, 8 + len(body), xid) + body

@@ -11,9 +11,10 @@ import pytest
 from controller.openflow import wire
 from controller.report import Report
 from controller.sync import Synchronizer, _Listening
+from kmn.k8s.objects import Object
 
 _NOTHING = _Listening("nobody", False)  # wakes the loop
-RESOURCES = ("nodes", "pods", "services", "endpointslices")
+RESOURCES = ("nodes", "pods", "services", "endpointslices", "namespaces", "networkpolicies")
 
 
 class Switch:
@@ -60,10 +61,11 @@ class Switch:
 class Bench:
     """A synchroniser stepped by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: int = 1) -> None:
         self.reports: list[Report] = []
         self.purging: list[Callable[[], None]] | None = None  # None: done at once
         self.synchronizer = Synchronizer(RESOURCES, self.reports.append, purge=self._purge)
+        self._nodes = [make.node(f"n{number}", number) for number in range(1, nodes + 1)]
         self.now = 1000.0
 
     def _purge(self, bridge: str, done: Callable[[], None]) -> None:
@@ -80,11 +82,17 @@ class Bench:
 
     def list_all(self) -> None:
         for resource in RESOURCES:
-            self.synchronizer.listed(resource, [make.node()] if resource == "nodes" else [], "1")
+            self.synchronizer.listed(resource, self._nodes if resource == "nodes" else [], "1")
 
     @property
     def observed(self) -> dict[str, str]:
         return dict(self.reports[-1].observed)
+
+    def put(self, resource: str, version: int, obj: Object, kind: str = "MODIFIED") -> None:
+        """An event of one object, and what follows at once."""
+        obj["metadata"]["resourceVersion"] = str(version)
+        self.synchronizer.event(resource, kind, obj)
+        self.step()
 
     def event(self, version: int, *addresses: str) -> None:
         service, slice_ = (
@@ -98,7 +106,10 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    made = Bench()
+    return clocked(Bench(), monkeypatch)
+
+
+def clocked(made: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr("controller.sync.time.monotonic", lambda: made.now)
     return made
 
@@ -107,7 +118,12 @@ def connected(bench: Bench) -> Switch:
     """A bench with one switch in step."""
     bench.list_all()
     bench.step()
-    switch = Switch("n1", 1, bench.synchronizer)
+    return joined(bench, 1)
+
+
+def joined(bench: Bench, number: int) -> Switch:
+    """A node's switch, when it is in step."""
+    switch = Switch(f"n{number}", number, bench.synchronizer)
     bench.step()
     assert switch.answer() == [18, 18]
     bench.step()
@@ -115,7 +131,7 @@ def connected(bench: Bench) -> Switch:
     assert (kinds[0], kinds[-1]) == (wire.BUNDLE_CONTROL, wire.BUNDLE_CONTROL)
     assert set(kinds[1:-1]) == {wire.BUNDLE_ADD}
     bench.step()
-    assert [node.connected for node in bench.reports[-1].nodes] == [True]
+    assert f"n{number}" in [node.name for node in bench.reports[-1].nodes if node.connected]
     return switch
 
 
@@ -171,6 +187,36 @@ def test_a_burst_is_one_bundle(bench: Bench) -> None:
         bench.event(version, f"10.244.1.{version}")
     bench.step()
     assert switch.answer() == [wire.BUNDLE_CONTROL, *[wire.BUNDLE_ADD] * 3, wire.BUNDLE_CONTROL]
+
+
+def test_changes_are_gathered_after_a_long_computation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until nothing came for a moment, and not for longer than half a second."""
+    switch, compute = connected(bench), bench.synchronizer.cluster.compute
+
+    def slow() -> object:
+        bench.now += 0.1
+        return compute()
+
+    def sent(version: int, *, after: float) -> bool:
+        bench.now += after
+        bench.event(version, f"10.244.1.{version}")
+        bench.step()
+        return bool(switch.answer())
+
+    monkeypatch.setattr(bench.synchronizer.cluster, "compute", slow)
+    assert sent(2, after=1)
+    assert not sent(3, after=0.01)
+    bench.now += 0.06
+    bench.step()
+    assert switch.answer(), "nothing came for a moment"
+    waited = 0
+    while not sent(4 + waited, after=0.04):
+        waited += 1
+    assert waited == 12, "half a second is enough"
+    monkeypatch.setattr(bench.synchronizer.cluster, "compute", compute)
+    bench.now += 1
+    bench.step()
+    assert [sent(200 + version, after=0.001) for version in range(3)] == [True] * 3, "what is quick is sent at once"
 
 
 def test_changes_are_gathered_while_a_switch_is_slow(bench: Bench) -> None:
@@ -260,3 +306,72 @@ def test_objects_that_are_ignored_are_reported_until_they_are_corrected(bench: B
             (problem,) = bench.reports[-1].status()["problems"]
             assert problem.startswith("Service default/web: spec.clusterIP: '10.96.0'")
     assert "problems" not in bench.reports[-1].status()
+
+
+class Fleet:
+    """Three switches in step: n1 has web-1, n2 has web-2 and client, n3 has other. Pods are labelled with their app."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._bench = clocked(Bench(nodes=3), monkeypatch)
+        self._bench.list_all()
+        self._bench.step()
+        self._switches = {f"n{number}": joined(self._bench, number) for number in (1, 2, 3)}
+        self._version = 1
+        self.put("namespaces", {"kind": "Namespace", "metadata": {"name": "default"}})
+        for number, (name, node) in enumerate((("web-1", 1), ("web-2", 2), ("client", 2), ("other", 3)), 10):
+            self.put("pods", self.pod(name, node, number, name.partition("-")[0]))
+
+    @staticmethod
+    def pod(name: str, node: int, number: int, app: str) -> Object:
+        made = make.pod(name, f"10.244.{node}.{number}", number, f"n{node}")
+        made["metadata"]["labels"] = {"app": app}
+        return made
+
+    def put(self, resource: str, obj: Object, kind: str = "MODIFIED") -> dict[str, int]:
+        """Messages of all kinds that switches got for one event, until it was in force; of those that got any."""
+        self._version += 1
+        counted = self._bench.synchronizer.counters.messages
+        self._bench.put(resource, self._version, obj, kind)
+        got = {name: len(switch.answer()) for name, switch in self._switches.items()}
+        self._bench.step()
+        assert self._bench.observed[resource] == str(self._version)
+        changes = self._bench.synchronizer.counters.messages - counted
+        assert sum(got.values()) == changes + 2 * sum(map(bool, got.values())), "a bundle is opened and committed"
+        return {name: count for name, count in got.items() if count}
+
+
+def _policy(app: str, client: str, *ports: int) -> Object:
+    rule = {"from": [{"podSelector": {"matchLabels": {"app": client}}}], "ports": [{"port": port} for port in ports]}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"podSelector": {"matchLabels": {"app": app}}, "ingress": [rule]},
+    }
+
+
+def test_a_policy_is_told_only_to_nodes_with_pods_that_it_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them gets one bundle; others, among them those with peers, get no message at all."""
+    fleet = Fleet(monkeypatch)
+    around = 2  # a bundle is opened and committed
+    # The pod, its peer, two ports, the verdict, the count of packets, and what no rule allows.
+    assert fleet.put("networkpolicies", _policy("web", "client", 80, 81)) == {"n1": around + 7, "n2": around + 7}
+    # One port comes and one goes; the rest of the rule stays as it is.
+    assert fleet.put("networkpolicies", _policy("web", "client", 80, 82)) == {"n1": around + 2, "n2": around + 2}
+    # Another peer: also on a node that has nothing of the policy itself.
+    assert fleet.put("networkpolicies", _policy("web", "other", 80, 82)) == {"n1": around + 2, "n2": around + 2}
+    # About others: the flows go from two nodes, and come to one.
+    moved = {"n1": around + 7, "n2": around + 7, "n3": around + 7}
+    assert fleet.put("networkpolicies", _policy("other", "client", 80, 82)) == moved
+    assert fleet.put("networkpolicies", _policy("other", "client", 80, 82), "DELETED") == {"n3": around + 7}
+
+
+def test_a_pods_labels_are_told_only_to_nodes_with_rules_of_which_it_is_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet(monkeypatch)
+    fleet.put("networkpolicies", _policy("web", "client", 80))
+    around, peer = 2, 1
+    assert fleet.put("pods", fleet.pod("other", 3, 13, "client")) == {"n1": around + peer, "n2": around + peer}
+    assert fleet.put("pods", fleet.pod("other", 3, 13, "nobody")) == {"n1": around + peer, "n2": around + peer}
+    assert fleet.put("pods", fleet.pod("other", 3, 13, "somebody")) == {}
+    # One that the policy is about: its node gets all of the rule.
+    assert fleet.put("pods", fleet.pod("other", 3, 13, "web")) == {"n3": around + 6}

@@ -163,6 +163,18 @@ def test_a_label_touches_the_flows_of_its_pod_alone() -> None:
     assert (len(changes), len(changes.gone_flows)) == (1, 1)
 
 
+def test_a_new_start_makes_the_same_flows_in_whatever_order_policies_come() -> None:
+    """Numbers of rules and cookies included: a controller that starts again finds them as it left them."""
+    named = [policy(name, **SERVER, ingress=[{"from": [CLIENTS], "ports": [{"port": 80}]}]) for name in "pqrs"]
+    pods = (pod("a", 1, 2, app="web"), pod("b", 1, 3, app="client"))
+    found = []
+    for order in (named, named[::-1]):
+        made = bridges(*pods, *order)
+        made.policies.compute()
+        found.append({key: (flow.cookie, str(flow)) for key, flow in made.scopes["n1"].flows.items()})
+    assert found[0] == found[1]
+
+
 _changes = st.lists(
     st.one_of(
         pods().map(lambda obj: ("put", obj)),
