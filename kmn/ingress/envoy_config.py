@@ -122,6 +122,7 @@ def _connection_manager() -> Resource:
         use_remote_address=True,
         server_header_transformation="PASS_THROUGH",
         upgrade_configs=[{"upgrade_type": "websocket"}],
+        strip_trailing_host_dot=True,
         http_protocol_options={"accept_http_10": True},
         common_http_protocol_options={"idle_timeout": _KEEP_ALIVE},
     )

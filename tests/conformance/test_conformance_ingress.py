@@ -18,7 +18,7 @@ from outside import Servers
 from kmn import Cluster
 from kmn.errors import UserError
 from kmn.k8s.errors import ApiError
-from kmn.k8s.objects import Key, Object, describe
+from kmn.k8s.objects import Key, Object, describe, now
 from kmn.k8s.resources import INGRESSES, SERVICES
 
 pytestmark = pytest.mark.packet
@@ -75,6 +75,8 @@ class World:
         self._authority = Authority()
         self._absent: set[str] = set()
         self._made: set[Key] = set()
+        self._newest = ""
+        self._secrets: dict[str, list[str]] = {}  # the hosts of their certificates
 
     # -- what a step does
 
@@ -82,8 +84,10 @@ class World:
         manifests: list[Object] = step.get("apply", [])
         self._absent |= set(step.get("no_service", ()))
         self.actions.apply([obj for obj in manifests if obj["kind"] == "Namespace"])
-        for name, hosts in {**step.get("tls_secrets", {}), **step.get("rotate", {})}.items():
-            self.actions.apply([self._authority.secret(name, hosts)])
+        rotated = step.get("rotate", {})  # names of Secrets, with new hosts if they are to have some
+        self._secrets |= {**step.get("tls_secrets", {}), **(rotated if isinstance(rotated, dict) else {})}
+        for name in (*step.get("tls_secrets", ()), *rotated):
+            self.actions.apply([self._authority.secret(name, self._secrets[name])])
         for service in backends_of(manifests):
             if service.name not in self._absent and str(service) not in self._absent:
                 self._make(service)
@@ -92,7 +96,8 @@ class World:
         if step.get("refused") is True:
             self._refuse(manifests)
         else:
-            self.actions.apply([obj for obj in manifests if obj["kind"] != "Namespace"])
+            for obj in manifests:
+                self._apply(obj)
             refused = step.get("refused", [])
             self._refuse(refused if isinstance(refused, list) else [refused])
         if "delete" in step:
@@ -101,6 +106,17 @@ class World:
             self._make(_key(name))
             self.actions.run({"scale": {f"Deployment {_key(name)}": replicas}})
         self.actions.settle()
+
+    def _apply(self, obj: Object) -> None:
+        """In an order that creationTimestamp shows: it has whole seconds, and the older of two Ingresses counts."""
+        if obj["kind"] == "Ingress":
+            eventually(lambda: self._assert_later(now()), 3)
+            self._newest = now()
+        if obj["kind"] != "Namespace":
+            self.actions.apply([obj])
+
+    def _assert_later(self, time: str) -> None:
+        assert time > self._newest, f"it is still {time}"
 
     def _make(self, service: Key) -> None:
         if service not in self._made:
