@@ -79,19 +79,21 @@ def until(look: Callable[[], Any], timeout: float = 15.0) -> Any:
     return found
 
 
-class Client:
-    """Host e1, and the address that the Ingress tells it."""
+def told_address(cluster: Cluster, ingress: str) -> str | None:
+    """What is on its status."""
+    status = cluster.client.get(INGRESSES, "default", ingress).get("status") or {}
+    entries = (status.get("loadBalancer") or {}).get("ingress") or [{}]
+    found: str | None = entries[0].get("ip")
+    return found
 
-    def __init__(self, cluster: Cluster) -> None:
+
+class Client:
+    """Host e1, and the address that an Ingress tells it."""
+
+    def __init__(self, cluster: Cluster, ingress: str = "shop") -> None:
         self._netns = cluster.host("e1").netns
         self.ip = str(cluster.host("e1").ip)
-        self.address = until(lambda: self._told(cluster))
-
-    @staticmethod
-    def _told(cluster: Cluster) -> str | None:
-        status = cluster.client.get(INGRESSES, "default", "shop").get("status") or {}
-        entries = (status.get("loadBalancer") or {}).get("ingress") or [{}]
-        return entries[0].get("ip")
+        self.address = until(lambda: told_address(cluster, ingress))
 
     def connect(self, *, tls: bool = False) -> http.client.HTTPConnection:
         """A connection that stays open between requests."""
@@ -264,9 +266,25 @@ def test_a_killed_controller_process_is_back_and_leaves_no_envoy(cluster: Cluste
 
 def test_a_change_of_class_takes_the_address_back(cluster: Cluster, client: Client) -> None:
     cluster.apply(SHOP.replace("ingressClassName: nginx", "ingressClassName: other"))
-    until(lambda: not Client._told(cluster))
+    until(lambda: not told_address(cluster, "shop"))
     until(lambda: client.get()[0] == 404)
     until(lambda: any(event["reason"] == "NoController" for event in cluster.client.list(EVENTS).items))
     cluster.apply(SHOP)
-    until(lambda: Client._told(cluster) == client.address)
+    until(lambda: told_address(cluster, "shop") == client.address)
     until(lambda: client.get()[0] == 200)
+
+
+def test_two_controllers_side_by_side() -> None:
+    """One host for both: each serves what its own classes say, at its own address."""
+    controllers = ["nginx", {"name": "own", "controller": "example.com/own", "default": True}]
+    with running("two", ingress={"controllers": controllers}) as cluster:
+        cluster.wait_ready()
+        plain = SHOP.replace("  tls: [{hosts: [shop.example], secretName: shop-tls}]\n", "")
+        other = plain.replace("name: shop\n", "name: other\n").replace("name: red", "name: blue")
+        cluster.apply(BACKEND.format(name="red"), BACKEND.format(name="blue"), plain)
+        cluster.apply(other.replace("  ingressClassName: nginx\n", ""))  # the default class is the other one's
+        cluster.wait_ready()
+        clients = {name: Client(cluster, name) for name in ("shop", "other")}
+        assert clients["shop"].address != clients["other"].address
+        for name, backend in (("shop", "red-"), ("other", "blue-")):
+            until(lambda name=name, backend=backend: clients[name].get()[1].get("pod", "").startswith(backend))
