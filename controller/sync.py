@@ -35,7 +35,7 @@ _COUNT_XID = 0x6B6D6F  # of questions about counters; their answers are told by 
 _MAX_BEHIND = 4  # bundles that a switch may have to answer before changes are gathered instead of sent
 # After a computation that took long (seconds) more of the same is waited for: until nothing came for a moment, but not
 # for ever. Of a burst of policies each changes flows that they all share, and these are sent with each batch.
-_LONG, _MOMENT, _MAX_REST = 0.02, 0.05, 0.5
+_LONG, _FEW, _MOMENT, _MAX_REST = 0.02, 4, 0.05, 0.5
 _MAX_EPOCHS = 1000  # remembered while a bridge does not confirm
 
 
@@ -123,6 +123,7 @@ class Synchronizer:
         self._nat = NatWatch()
         self._changed = False  # objects came in since the last epoch
         self._arrived = 0.0  # the last one of them
+        self._arrivals = 0  # how many
         self._rests_until = 0.0
 
     # Called from any thread.
@@ -180,20 +181,24 @@ class Synchronizer:
         return max(0.0, min(min(times) - now, _ANSWER_TIMEOUT)) if times else None
 
     def _rest(self) -> float:
-        """When to compute what has changed."""
-        return min(self._rests_until, self._arrived + _MOMENT)
+        """When to compute what has changed. A few changes are no burst."""
+        return min(self._rests_until, self._arrived + _MOMENT) if self._arrivals > _FEW else 0.0
+
+    def _note(self) -> None:
+        self._changed, self._arrived = True, time.monotonic()
+        self._arrivals += 1
 
     def _handle(self, item: _Item) -> None:
         match item:
             case _Event(resource, kind, obj):
                 self.cluster.apply(resource, kind, obj)
                 self._versions[resource] = obj["metadata"]["resourceVersion"]
-                self._changed, self._arrived = True, time.monotonic()
+                self._note()
             case _Listed(resource, items, version):
                 self.cluster.replace(resource, items)
                 self._versions[resource] = version
                 self._unlisted.discard(resource)
-                self._changed, self._arrived = True, time.monotonic()
+                self._note()
             case _Message(channel, message):
                 link = self._links.get(channel.bridge)
                 if link is not None and link.channel is channel:
@@ -344,7 +349,7 @@ class Synchronizer:
         """A new epoch: recompute what changed, and send it to the bridges that are in step or about to be."""
         if not self._changed:
             return
-        self._changed = False
+        self._changed, self._arrivals = False, 0
         began = time.monotonic()
         stale = self.cluster.compute()
         self._epoch += 1

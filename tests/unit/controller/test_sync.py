@@ -205,12 +205,17 @@ def test_changes_are_gathered_after_a_long_computation(bench: Bench, monkeypatch
 
     monkeypatch.setattr(bench.synchronizer.cluster, "compute", slow)
     assert sent(2, after=1)
-    assert not sent(3, after=0.01)
+    assert sent(3, after=0.01), "one change is no burst"
+    for version in range(4, 10):
+        bench.event(version, f"10.244.1.{version}")
+    assert not sent(10, after=0.01)
     bench.now += 0.06
     bench.step()
     assert switch.answer(), "nothing came for a moment"
     waited = 0
-    while not sent(4 + waited, after=0.04):
+    for version in range(11, 17):
+        bench.event(version, f"10.244.1.{version}")
+    while not sent(20 + waited, after=0.04):
         waited += 1
     assert waited == 12, "half a second is enough"
     monkeypatch.setattr(bench.synchronizer.cluster, "compute", compute)
