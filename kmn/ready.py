@@ -247,14 +247,23 @@ def _workload_problem(workload: Object, warnings: Mapping[str, Object]) -> Probl
     return None
 
 
+_Port = tuple[str, str]  # name and protocol
+
+
+def _port(port: dict[str, Any]) -> _Port:
+    return port.get("name") or "", port.get("protocol") or "TCP"
+
+
 def _endpoint_problems(services: list[Object], pods: list[Object], slices: list[Object]) -> list[Problem]:
-    """Ready pods that a Service selects and that are not among its endpoints yet."""
-    serving: dict[tuple[str, str], set[str]] = defaultdict(set)
+    """Ready pods that a Service selects and that are not among its endpoints yet, or not with all its ports."""
+    serving: dict[tuple[str, str], dict[str, set[_Port]]] = defaultdict(lambda: defaultdict(set))
     for endpoint_slice in slices:
-        owner = labels(endpoint_slice).get("kubernetes.io/service-name", "")
+        of_service = serving[namespace_of(endpoint_slice), labels(endpoint_slice).get("kubernetes.io/service-name", "")]
+        ports = {_port(port) for port in endpoint_slice.get("ports") or ()}
         for endpoint in endpoint_slice.get("endpoints") or ():
             if (endpoint.get("conditions") or {}).get("ready", True):
-                serving[namespace_of(endpoint_slice), owner].update(endpoint["addresses"])
+                for address in endpoint["addresses"]:
+                    of_service[address] |= ports
     by_label: dict[tuple[str, str, str], list[Object]] = defaultdict(list)
     for pod in pods:
         if _is_ready(pod) and "deletionTimestamp" not in pod["metadata"]:
@@ -268,12 +277,16 @@ def _endpoint_problems(services: list[Object], pods: list[Object], slices: list[
         namespace = namespace_of(service)
         candidates = min((by_label[namespace, key, value] for key, value in selector.items()), key=len)
         have = serving[namespace, name_of(service)]
+        # A pod may lack a port that is called by name; a number is there in any case.
+        wanted = {
+            _port(port) for port in service["spec"].get("ports") or () if not isinstance(port.get("targetPort"), str)
+        }
         families = service["spec"].get("ipFamilies") or FAMILIES[:1]
         missing = [
             name_of(pod)
             for pod in candidates
             if selector.items() <= labels(pod).items()
-            and any(family_of(ip) in families and ip not in have for ip in pod_ips(pod))
+            and any(family_of(ip) in families and not (ip in have and wanted <= have[ip]) for ip in pod_ips(pod))
         ]
         if missing:
             found.append(Problem(f"service {namespace}/{name_of(service)}", "EndpointsBehind",

@@ -116,6 +116,11 @@ def test_ready(lists: dict[str, list[Any]]) -> None:
             {"pods": [pod()], "services": [service()], "endpointslices": [endpoints("10.244.0.9")]},
             "service default/web", "EndpointsBehind", "web-1",
         ),
+        (
+            {"pods": [pod()], "services": [service(ports=[{"name": "renamed", "port": 80}])],
+             "endpointslices": [endpoints("10.244.0.2")]},
+            "service default/web", "EndpointsBehind", "web-1",
+        ),
     ],
 )  # fmt: skip
 def test_not_ready(lists: dict[str, list[Any]], what: str, reason: str, message: str) -> None:
