@@ -112,7 +112,7 @@ class Controllers:
         wanted = {key: view.addresses for view in self._views.values() for key in view.ingresses}
         ours = {address for view in self._views.values() for address in view.addresses}
         problems = [problem for view in self._views.values() for problem in view.problems]
-        return report_of(dict(self._state.ingresses()), wanted, ours, problems)
+        return report_of(dict(self._state.ingresses()), wanted, ours, problems, self._state.find)
 
     def _proxy(self, place: Place) -> PodProxy:
         view = self._views.get(place.detail) or self._state.view(place.detail)
