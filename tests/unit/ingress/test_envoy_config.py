@@ -9,9 +9,9 @@ from typing import Any
 from ingress_objects import ingress, path, rule
 
 from kmn.ingress.certificates import KeyPair
+from kmn.ingress.dialects import dialect_of
 from kmn.ingress.envoy.config import Config, config_of
 from kmn.ingress.model import Backend, Protocol, Upstream
-from kmn.ingress.routing import routing_of
 from kmn.k8s.objects import Key, Object
 
 DEFAULT = KeyPair("default certificate", "default key")
@@ -19,7 +19,7 @@ PAIR = KeyPair("certificate", "key")
 
 
 def configured(*ingresses: Object, pairs: Iterable[Key] = (), **endpoints: Any) -> Config:
-    routing = routing_of(ingresses)
+    routing = dialect_of("")(ingresses, lambda resource, key: None)
     ends = {up: endpoints.get(up.backend.service, ()) for up in sorted(routing.upstreams(), key=str)}
     return config_of(routing, ends, dict.fromkeys(pairs, PAIR), DEFAULT)
 
@@ -98,7 +98,7 @@ def test_certificates_are_chosen_by_name_and_read_from_files() -> None:
 
 def test_a_new_certificate_changes_its_file_alone() -> None:
     obj = ingress("i", tls=[{"hosts": ["a"], "secretName": "s"}])
-    routing = routing_of([obj])
+    routing = dialect_of("")([obj], lambda resource, key: None)
     before, after = (
         config_of(routing, {}, {Key("default", "s"): pair}, DEFAULT) for pair in (PAIR, KeyPair("new", "new"))
     )
