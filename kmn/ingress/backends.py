@@ -1,7 +1,7 @@
 """Where requests for a Service's port go: the addresses of its ready endpoints, out of EndpointSlices. Pure.
 
-Not the Service's own address: an ingress controller balances requests, not connections. Of a Service with endpoints in
-both families the IPv4 ones are taken.
+Not the Service's own address, unless that is asked for: an ingress controller balances requests, not connections. Of a
+Service with endpoints in both families the IPv4 ones are taken.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from kmn.ingress.model import Backend
 from kmn.k8s.objects import Object
 
-__all__ = ["Endpoints", "endpoints_of"]
+__all__ = ["Endpoints", "cluster_address_of", "endpoints_of"]
 
 _FAMILIES = ("IPv4", "IPv6")
 
@@ -42,6 +42,20 @@ def endpoints_of(backend: Backend, service: Object | None, slices: Iterable[Obje
             ready = found.setdefault(each.get("addressType", "IPv4"), set())
             ready.update((end["addresses"][0], number) for end in each.get("endpoints") or () if _is_ready(end))
     return Endpoints(next((tuple(sorted(found[family])) for family in _FAMILIES if found.get(family)), ()))
+
+
+def cluster_address_of(backend: Backend, service: Object | None) -> Endpoints:
+    """The Service's own address, of which the cluster makes an endpoint's."""
+    found = endpoints_of(backend, service, ())
+    if service is None or found.problem is not None:
+        return found
+    spec = service["spec"]
+    address = spec.get("clusterIP") or "None"
+    if address == "None":
+        return Endpoints((), f"Service {backend.namespace}/{backend.service} is headless: it has no address of its own")
+    wanted = "port" if isinstance(backend.port, int) else "name"
+    number = next(port["port"] for port in spec["ports"] if port.get(wanted) == backend.port)
+    return Endpoints(((address, number),))
 
 
 def _port(backend: Backend, ports: Iterable[dict[str, Any]]) -> str | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from kmn.ingress.backends import endpoints_of
+from kmn.ingress.backends import Endpoints, cluster_address_of, endpoints_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
 from kmn.ingress.classes import controller_of
 from kmn.ingress.dialects import dialect_of
 from kmn.ingress.envoy.config import Config, config_of
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
-from kmn.ingress.model import Owner, Problem, Routing, Upstream
+from kmn.ingress.model import Backend, Owner, Problem, Routing, Upstream
 from kmn.k8s.dataplane import PROGRAM
 from kmn.k8s.objects import Key, Object, annotation, labels, namespace_of
 from kmn.k8s.resources import CONFIGMAPS, ENDPOINTSLICES, INGRESSCLASSES, INGRESSES, PODS, SECRETS, SERVICES, Resource
@@ -19,7 +19,7 @@ from kmn.k8s.resources import CONFIGMAPS, ENDPOINTSLICES, INGRESSCLASSES, INGRES
 __all__ = ["RESOURCES", "State", "View"]
 
 RESOURCES = (INGRESSES, INGRESSCLASSES, SERVICES, ENDPOINTSLICES, SECRETS, CONFIGMAPS, PODS)
-_KINDS = {"Ingress": INGRESSES}
+_KINDS = {"Ingress": INGRESSES, "ConfigMap": CONFIGMAPS}
 _MOSTLY_UNUSED = (SECRETS, CONFIGMAPS)  # one that no view has asked for changes none
 
 
@@ -86,15 +86,22 @@ class State:
         endpoints = {}
         why: dict[Upstream, str] = {}
         for upstream in sorted(routing.upstreams(), key=str):
-            backend = upstream.backend
-            service = Key(backend.namespace, backend.service)
-            found = endpoints_of(backend, self._objects[SERVICES].get(service), self._slices[service].values())
+            found = self._endpoints(upstream.backend, cluster_address=upstream.cluster_address)
+            if not found.addresses and upstream.spare is not None:
+                found = self._endpoints(upstream.spare)
             endpoints[upstream] = found.addresses
             if found.problem is not None:
                 why[upstream] = found.problem
         problems += _of_backends(routing, why)
         config = config_of(routing, endpoints, pairs, self._default_certificate)
         return View(taken, config, tuple(problems), self._addresses(controller))
+
+    def _endpoints(self, backend: Backend, *, cluster_address: bool = False) -> Endpoints:
+        key = Key(backend.namespace, backend.service)
+        service = self._objects[SERVICES].get(key)
+        if cluster_address:
+            return cluster_address_of(backend, service)
+        return endpoints_of(backend, service, self._slices[key].values())
 
     def _look_up(self, resource: Resource, key: Key) -> Object | None:
         self._asked.add((resource, key))

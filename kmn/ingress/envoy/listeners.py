@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kmn.ingress.certificates import KeyPair
+from kmn.ingress.envoy.filters import http_filters, upgraded_filters
 from kmn.ingress.envoy.forms import Resource, address, file_source, kind, typed
 from kmn.ingress.envoy.routes import NOWHERE
 from kmn.ingress.model import ANY_HOST, Certificate, Entrance, Share, Stream
@@ -55,7 +56,9 @@ class Certificates:
 def listener(entrance: Entrance, certificates: Certificates) -> Resource:
     """Connections that nothing is there for are closed."""
     found = {"@type": kind("config.listener.v3.Listener"), **_listener(f"port-{entrance.port}", entrance.port)}
+    inspectors = [_proxy_protocol()] if entrance.proxy_protocol else []
     if not entrance.tls:
+        found |= {"listener_filters": inspectors} if inspectors else {}
         return {**found, "filter_chains": [{"filters": [_clear(entrance)]}]}
     chains = [_stream_chain(stream) for stream in entrance.streams]
     default = None
@@ -69,9 +72,14 @@ def listener(entrance: Entrance, certificates: Certificates) -> Resource:
                 default = chain
             else:
                 chains.append(chain)
-    inspector = "extensions.filters.listener.tls_inspector.v3.TlsInspector"
-    found["listener_filters"] = [typed("envoy.filters.listener.tls_inspector", inspector)]
+    message = "extensions.filters.listener.tls_inspector.v3.TlsInspector"
+    found["listener_filters"] = [*inspectors, typed("envoy.filters.listener.tls_inspector", message)]
     return {**found, "filter_chains": chains, **({"default_filter_chain": default} if default else {})}
+
+
+def _proxy_protocol() -> Resource:
+    message = "extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
+    return typed("envoy.filters.listener.proxy_protocol", message, allow_requests_without_proxy_protocol=True)
 
 
 def health_listener() -> Resource:
@@ -111,7 +119,7 @@ def _connection_manager(table: str) -> Resource:
         rds={"config_source": file_source(route_file(table)), "route_config_name": table},
         use_remote_address=True,
         server_header_transformation="PASS_THROUGH",
-        upgrade_configs=[{"upgrade_type": "websocket"}],
+        upgrade_configs=[{"upgrade_type": "websocket", "filters": upgraded_filters()}],
         strip_trailing_host_dot=True,
         http_protocol_options={"accept_http_10": True},
         common_http_protocol_options={"idle_timeout": _KEEP_ALIVE},
@@ -119,10 +127,8 @@ def _connection_manager(table: str) -> Resource:
 
 
 def _http_filter(statistics: str, **fields: Any) -> Resource:
-    message = "extensions.filters.http.router.v3.Router"
-    router = typed("envoy.filters.http.router", message, suppress_envoy_headers=True)
     manager = "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-    own = {"stat_prefix": statistics, "http_filters": [router]}
+    own = {"stat_prefix": statistics, "http_filters": http_filters()}
     return typed("envoy.filters.network.http_connection_manager", manager, **own, **fields)
 
 

@@ -120,4 +120,4 @@ def test_more_certificates_than_can_be_watched_are_in_the_listener() -> None:
 def test_backends_have_names_of_their_own() -> None:
     number, name = Backend("a", "b", 80), Backend("a", "b", "http")
     upstreams = [Upstream(number), Upstream(name), Upstream(number, Protocol.H2C), Upstream(number, connect_timeout=2)]
-    assert [str(each) for each in upstreams] == ["a/b:80", "a/b:http", "a/b:80 h2c", "a/b:80 2"]
+    assert [str(each) for each in upstreams] == ["a/b:80", "a/b:http", "a/b:80 h2c", "a/b:80 connect_timeout=2"]
