@@ -403,6 +403,7 @@ class Entrance(NamedTuple):
     tls: bool = False
     certificates: tuple[Certificate, ...] = ()  # each host once
     proxy_protocol: bool = False  # connections may begin with the client's address in PROXY protocol
+    trusted_hops: int = 0  # proxies before this one, whose words in X-Forwarded-For and -Proto are believed
     strict: bool = False  # hosts without a certificate are refused; otherwise they are shown the default one
     streams: tuple[Stream, ...] = ()
 

@@ -211,12 +211,13 @@ class Visitor:
 
     def ask(
         self, host: str, path: str = "/", method: str = "GET", *, body: bytes | None = None, tls: bool = False,
-        **headers: str,
+        before: bytes = b"", **headers: str,
     ) -> Answer:  # fmt: skip
-        """One request of a connection of its own; headers with underscores for hyphens."""
+        """One request of a connection that begins with ``before``; headers with underscores for hyphens."""
         connection = http.client.HTTPConnection(host)
         connection.sock = self.connect(host, tls=tls)
         try:
+            connection.sock.sendall(before)
             given = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, {"Host": host, **given})
             response = connection.getresponse()
@@ -557,3 +558,29 @@ def test_what_is_not_followed_is_told(cluster: Cluster, visitor: Visitor) -> Non
     assert visitor.ask("unknown.ex").status == 200
     assert visitor.ask("snippet.ex").status == 404
     assert ("Rejected", "snippet") in told(cluster)
+
+
+# --- the controller's ConfigMap ---------------------------------------------------------------------------------
+
+
+def configure(cluster: Cluster, **data: str) -> None:
+    meta = {"name": "ingress-nginx-controller", "namespace": "ingress-nginx"}
+    given = {key.replace("_", "-"): value for key, value in data.items()}
+    cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": given})
+
+
+def test_the_configmap(cluster: Cluster, visitor: Visitor) -> None:
+    proxied = b"PROXY TCP4 198.51.100.7 192.0.2.1 4000 80\r\n"
+    configure(cluster, use_proxy_protocol="true", use_forwarded_headers="true", ssl_redirect="false", gzip_level="5")
+    try:
+        eventually(lambda: visitor.ask("tls.ex").status == 200, "no redirect")
+        eventually(lambda: visitor.ask("notallowed.ex", before=proxied).status == 200, "PROXY protocol")
+        assert visitor.ask("notallowed.ex", before=proxied).seen("X-Real-IP") == "198.51.100.7"
+        assert visitor.ask("notallowed.ex").status == 403  # a connection may begin without
+        assert visitor.ask("notallowed.ex", X_Forwarded_For="10.0.0.1").seen("X-Real-IP") == "10.0.0.1"
+        assert visitor.ask("forced.ex", X_Forwarded_Proto="https").status == 200
+        assert ("NotEmulated", "ingress-nginx-controller") in told(cluster)
+    finally:
+        configure(cluster)
+    eventually(lambda: visitor.ask("tls.ex").status == 308, "the defaults are back")
+    eventually(lambda: visitor.ask("notallowed.ex", X_Forwarded_For="10.0.0.1").status == 403, "in listeners, too")

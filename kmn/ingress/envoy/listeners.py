@@ -63,11 +63,11 @@ def listener(entrance: Entrance, certificates: Certificates) -> Resource:
     chains = [_stream_chain(stream) for stream in entrance.streams]
     default = None
     if entrance.table is not None:
-        default = None if entrance.strict else _https_chain("default", entrance.table, certificates.context(None))
+        default = None if entrance.strict else _https_chain("default", entrance, certificates.context(None))
         for each in entrance.certificates:
             if not entrance.strict and not certificates.has(each.secret):
                 continue  # what the default chain does
-            chain = _certificate_chain(each, entrance.table, certificates)
+            chain = _certificate_chain(each, entrance, certificates)
             if each.host == ANY_HOST:
                 default = chain
             else:
@@ -109,11 +109,13 @@ def _listener(name: str, port: int) -> Resource:
 def _clear(entrance: Entrance) -> Resource:
     """The filter of a port without TLS."""
     if entrance.table is not None:
-        return _connection_manager(entrance.table)
+        return _connection_manager(entrance)
     return _tcp_proxy([share for stream in entrance.streams for share in stream.shares], f"port-{entrance.port}")
 
 
-def _connection_manager(table: str) -> Resource:
+def _connection_manager(entrance: Entrance) -> Resource:
+    table = entrance.table or ""
+    trusted = {"xff_num_trusted_hops": entrance.trusted_hops} if entrance.trusted_hops else {}
     return _http_filter(
         table,
         rds={"config_source": file_source(route_file(table)), "route_config_name": table},
@@ -123,6 +125,7 @@ def _connection_manager(table: str) -> Resource:
         strip_trailing_host_dot=True,
         http_protocol_options={"accept_http_10": True},
         common_http_protocol_options={"idle_timeout": _KEEP_ALIVE},
+        **trusted,
     )
 
 
@@ -148,19 +151,19 @@ def _stream_chain(stream: Stream) -> Resource:
     }
 
 
-def _certificate_chain(certificate: Certificate, table: str, certificates: Certificates) -> Resource:
+def _certificate_chain(certificate: Certificate, entrance: Entrance, certificates: Certificates) -> Resource:
     host = certificate.host
     match = {"filter_chain_match": {"server_names": [host]}} if host != ANY_HOST else {}
-    return {**_https_chain(host or "any", table, certificates.context(certificate.secret)), **match}
+    return {**_https_chain(host or "any", entrance, certificates.context(certificate.secret)), **match}
 
 
-def _https_chain(name: str, table: str, certificate: Resource) -> Resource:
+def _https_chain(name: str, entrance: Entrance, certificate: Resource) -> Resource:
     message = "extensions.transport_sockets.tls.v3.DownstreamTlsContext"
     context = {"alpn_protocols": ["h2", "http/1.1"], **certificate}
     return {
         "name": name,
         "transport_socket": typed("envoy.transport_sockets.tls", message, common_tls_context=context),
-        "filters": [_connection_manager(table)],
+        "filters": [_connection_manager(entrance)],
     }
 
 

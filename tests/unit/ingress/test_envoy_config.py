@@ -11,7 +11,8 @@ from ingress_objects import ingress, path, rule
 from kmn.ingress.certificates import KeyPair
 from kmn.ingress.dialects import dialect_of
 from kmn.ingress.envoy.config import Config, config_of
-from kmn.ingress.model import Backend, Protocol, Upstream
+from kmn.ingress.envoy.listeners import Certificates, listener
+from kmn.ingress.model import Backend, Entrance, Protocol, Upstream
 from kmn.k8s.objects import Key, Object
 
 DEFAULT = KeyPair("default certificate", "default key")
@@ -121,3 +122,11 @@ def test_backends_have_names_of_their_own() -> None:
     number, name = Backend("a", "b", 80), Backend("a", "b", "http")
     upstreams = [Upstream(number), Upstream(name), Upstream(number, Protocol.H2C), Upstream(number, connect_timeout=2)]
     assert [str(each) for each in upstreams] == ["a/b:80", "a/b:http", "a/b:80 h2c", "a/b:80 connect_timeout=2"]
+
+
+def test_what_comes_before_a_proxy() -> None:
+    entrance = Entrance(80, "t", proxy_protocol=True, trusted_hops=2)
+    found = listener(entrance, Certificates(DEFAULT, {}))
+    assert [each["name"] for each in found["listener_filters"]] == ["envoy.filters.listener.proxy_protocol"]
+    manager = found["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager["xff_num_trusted_hops"] == 2

@@ -375,6 +375,7 @@ def test_values_that_are_not_followed(annotations: dict[str, str], reason: str, 
         ({"auth_type": "basic", "auth_secret": "wrong"}, "the Secret has no key auth"),
         ({"auth_url": "https://example.org/check"}, "example.org is no Service of this cluster"),
         ({"auth_url": "http://$host/check"}, 'must be "http://NAME.NAMESPACE.svc.cluster.local/PATH"'),
+        ({"auth_tls_secret": "default/ca"}, "clients are not asked for certificates"),
         ({"custom_headers": "default/headers"}, "global-allowed-response-headers of the ConfigMap does not have X-A"),
         ({"custom_headers": "default/nobody"}, "must be NAMESPACE/NAME of a ConfigMap"),
     ],
@@ -448,6 +449,8 @@ def test_snippets_that_the_configmap_allows_are_told() -> None:
     assert [reason for reason, _ in told(found)] == ["NotEmulated"]
 
 
-def test_proxy_protocol() -> None:
+def test_proxies_before_the_controller() -> None:
+    assert {each.trusted_hops for each in routing(config={"use-forwarded-headers": "true"}).entrances} == {1}
+    assert {each.trusted_hops for each in routing().entrances} == {0}
     assert all(each.proxy_protocol for each in routing(config={"use-proxy-protocol": "true"}).entrances)
     assert not any(each.proxy_protocol for each in routing().entrances)

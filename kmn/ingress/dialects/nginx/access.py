@@ -17,7 +17,7 @@ from kmn.ingress.routing import Find
 from kmn.k8s.objects import Key, Object
 from kmn.k8s.resources import SECRETS
 
-__all__ = ["authorization_of", "basic_auth_of", "cors_of", "rate_limits_of", "sources_of"]
+__all__ = ["ask_for_certificates", "authorization_of", "basic_auth_of", "cors_of", "rate_limits_of", "sources_of"]
 
 _ORIGIN = re.compile(r"([a-z]+://(\*\.)?[A-Za-z0-9.-]*(:\d+)?|\*|null)")
 _METHODS = "GET, PUT, POST, DELETE, PATCH, OPTIONS"
@@ -36,6 +36,13 @@ def sources_of(given: Annotations) -> Sources | None:
         given.denied("allowlist-source-range or denylist-source-range", f"{error}: name networks as 10.0.0.0/8")
         return None
     return Sources(allowed, denied) if allowed or denied else None
+
+
+def ask_for_certificates(given: Annotations) -> None:
+    """``auth-tls-secret``, which nobody follows."""
+    wanted = given.text("auth-tls-verify-client") or "on"
+    if given.text("auth-tls-secret") is not None and wanted == "on":
+        given.denied("auth-tls-secret", "clients are not asked for certificates")
 
 
 # --- passwords --------------------------------------------------------------------------------------------------

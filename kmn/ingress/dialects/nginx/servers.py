@@ -143,7 +143,9 @@ class _Servers:
         certificates, conflicts = certificates_of(self._shown)
         plain, tls = both_entrances(tuple(each for each in certificates if each.host not in passed))
         entrances = tuple(
-            each._replace(proxy_protocol=self._defaults.proxy_protocol)
+            each._replace(
+                proxy_protocol=self._defaults.proxy_protocol, trusted_hops=int(self._defaults.forwarded_headers)
+            )
             for each in (plain, tls._replace(streams=streams))
         )  # fmt: skip
         return Routing(entrances, {TABLE: table}, (*problems, *self.problems, *conflicts))

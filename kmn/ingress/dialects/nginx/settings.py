@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from kmn.ingress.dialects.nginx.access import (
+    ask_for_certificates,
     authorization_of,
     basic_auth_of,
     cors_of,
@@ -112,6 +113,7 @@ def settings_of(owner: Owner, given: Annotations, defaults: Defaults, find: Find
         cluster_address=given.flag("service-upstream"),
         spare=spare_of(owner, given, find),
     )
+    ask_for_certificates(given)
     redirect = _redirect(given)
     return Settings(
         owner,
