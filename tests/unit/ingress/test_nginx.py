@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ingress_objects import ingress, meta, path, rule, service_object
+from published import followed_orders
 
 from kmn.ingress.dialects import dialect_of
 from kmn.ingress.model import (
@@ -38,6 +39,40 @@ from kmn.ingress.model import (
 from kmn.k8s.objects import Key, Object
 from kmn.k8s.resources import CONFIGMAPS, SECRETS, SERVICES, Resource
 
+# Of upstream's documentation (annotations.md), all of them.
+ANNOTATIONS = [
+    "app-root", "affinity", "affinity-mode", "affinity-canary-behavior", "auth-realm", "auth-secret",
+    "auth-secret-type", "auth-type", "auth-tls-secret", "auth-tls-verify-depth", "auth-tls-verify-client",
+    "auth-tls-error-page", "auth-tls-pass-certificate-to-upstream", "auth-tls-match-cn", "auth-url",
+    "auth-cache-key", "auth-cache-duration", "auth-keepalive", "auth-keepalive-share-vars",
+    "auth-keepalive-requests", "auth-keepalive-timeout", "auth-proxy-set-headers", "auth-method", "auth-signin",
+    "auth-signin-redirect-param", "auth-response-headers", "auth-request-redirect", "auth-always-set-cookie",
+    "auth-snippet", "enable-global-auth", "backend-protocol", "canary", "canary-by-header",
+    "canary-by-header-value", "canary-by-header-pattern", "canary-by-cookie", "canary-weight",
+    "canary-weight-total", "client-body-buffer-size", "configuration-snippet", "custom-http-errors",
+    "custom-headers", "default-backend", "enable-cors", "cors-allow-origin", "cors-allow-methods",
+    "cors-allow-headers", "cors-expose-headers", "cors-allow-credentials", "cors-max-age", "force-ssl-redirect",
+    "from-to-www-redirect", "http2-push-preload", "limit-connections", "limit-rps", "limit-rpm",
+    "limit-burst-multiplier", "limit-rate", "limit-rate-after", "limit-whitelist", "permanent-redirect",
+    "permanent-redirect-code", "temporal-redirect", "temporal-redirect-code", "preserve-trailing-slash",
+    "proxy-body-size", "proxy-cookie-domain", "proxy-cookie-path", "proxy-connect-timeout",
+    "proxy-send-timeout", "proxy-read-timeout", "proxy-next-upstream", "proxy-next-upstream-timeout",
+    "proxy-next-upstream-tries", "proxy-request-buffering", "proxy-redirect-from", "proxy-redirect-to",
+    "proxy-http-version", "proxy-ssl-secret", "proxy-ssl-ciphers", "proxy-ssl-name", "proxy-ssl-protocols",
+    "proxy-ssl-verify", "proxy-ssl-verify-depth", "proxy-ssl-server-name", "enable-rewrite-log",
+    "rewrite-target", "satisfy", "server-alias", "server-snippet", "service-upstream",
+    "session-cookie-change-on-failure", "session-cookie-conditional-samesite-none", "session-cookie-domain",
+    "session-cookie-expires", "session-cookie-max-age", "session-cookie-name", "session-cookie-path",
+    "session-cookie-samesite", "session-cookie-secure", "ssl-redirect", "ssl-passthrough", "stream-snippet",
+    "upstream-hash-by", "upstream-hash-by-subset", "upstream-hash-by-subset-size", "x-forwarded-prefix",
+    "load-balance", "upstream-vhost", "denylist-source-range", "whitelist-source-range", "proxy-buffering",
+    "proxy-buffers-number", "proxy-buffer-size", "proxy-busy-buffers-size", "proxy-max-temp-file-size",
+    "ssl-ciphers", "ssl-prefer-server-ciphers", "connection-proxy-header", "enable-access-log",
+    "enable-opentelemetry", "opentelemetry-trust-incoming-span", "use-regex", "enable-modsecurity",
+    "enable-owasp-core-rules", "modsecurity-transaction-id", "modsecurity-snippet", "mirror-request-body",
+    "mirror-target", "mirror-host",
+]  # fmt: skip
+LIKE_OTHERS = {"auth-keepalive-share-vars", "auth-keepalive-requests", "auth-keepalive-timeout"}
 PREFIX = "nginx.ingress.kubernetes.io/"
 DIGEST = "C+7Hteo/D9vJXQ3UfzxbwnXaijM="
 
@@ -402,6 +437,20 @@ def test_passwords_that_cannot_be_compared() -> None:
     ((reason, message),) = told(found)
     assert reason == "NotEmulated"
     assert "user b: only hashes by SHA-1" in message
+
+
+@pytest.mark.parametrize("name", sorted(followed_orders() & set(ANNOTATIONS)))
+def test_what_the_documentation_promises_is_followed(name: str) -> None:
+    found = routing(one(**{name.replace("-", "_"): "1"}))
+    assert not [text for _, text in told(found) if text.endswith(f"{name} is not emulated: it has no effect")]
+
+
+def test_all_annotations_are_in_the_documentation_or_told() -> None:
+    given = {name.replace("-", "_"): "strange" for name in ANNOTATIONS if not name.endswith("-snippet")}
+    del given["permanent_redirect"], given["temporal_redirect"]  # nothing of the Ingress would be taken
+    words = " ".join(text for _, text in told(routing(one(**given))))
+    silent_ones = {name for name in (each.replace("_", "-") for each in given) if f"/{name}" not in words}
+    assert silent_ones <= followed_orders() | LIKE_OTHERS
 
 
 def silent(names: Iterable[str]) -> Object:

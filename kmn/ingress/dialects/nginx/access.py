@@ -39,10 +39,14 @@ def sources_of(given: Annotations) -> Sources | None:
 
 
 def ask_for_certificates(given: Annotations) -> None:
-    """``auth-tls-secret``, which nobody follows."""
-    wanted = given.text("auth-tls-verify-client") or "on"
-    if given.text("auth-tls-secret") is not None and wanted == "on":
+    """``auth-tls-secret``: nobody is asked for one, so nobody who needs one gets in."""
+    wanted = given.choice("auth-tls-verify-client", "on", "off", "optional", "optional_no_ca") or "on"
+    if given.text("auth-tls-secret") is None or wanted == "off":
+        return
+    if wanted == "on":
         given.denied("auth-tls-secret", "clients are not asked for certificates")
+    else:
+        given.not_emulated("auth-tls-secret", "clients are not asked for certificates, which they need not have")
 
 
 # --- passwords --------------------------------------------------------------------------------------------------
