@@ -22,7 +22,7 @@ from controller.outside_views import (
     EgressPod,
     TargetSlice,
     balancer_view,
-    egress_address,
+    egress_addresses,
     egress_pod,
     target_node,
     target_slice,
@@ -41,7 +41,7 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "pods": egress_pod,
     "services": balancer_view,
     "endpointslices": target_slice,
-    "namespaces": egress_address,
+    "namespaces": egress_addresses,
 }
 
 
@@ -136,15 +136,21 @@ class Outside:
 
     def _compute_pod(self, key: Key, scopes: dict[str, Scope]) -> None:
         pod: EgressPod | None = self._known.views["pods"].get(key)
-        egress = pod and (pod.egress or self._known.views["namespaces"].get(Key("", key.namespace)))
+        wish = pod and (pod.egress or self._known.views["namespaces"].get(Key("", key.namespace)))
+        leaves_as = {each.version: each for each in wish or ()}
+        pairs = [
+            (address, leaves_as[address.version])
+            for address in (pod.addresses if pod else ())
+            if address.version in leaves_as
+        ]
         for edge in self._edges.values():
-            flows = egress_flows(edge, key, pod.address, egress) if pod and egress else []
+            flows = [flow for address, egress in pairs for flow in egress_flows(edge, key, address, egress)]
             scopes[edge.name].contribute(("Pod", *key), flows)
         before = self._exempt_at.pop(key, None)
-        exempt = pod if egress and self._masquerade else None
+        exempt = pod if pairs and self._masquerade else None
         if before is not None and (exempt is None or exempt.node != before):
             scopes[before].contribute(("Egress", *key))
         if exempt is not None:
             self._exempt_at[key] = exempt.node
             scope = scopes.setdefault(exempt.node, Scope())
-            scope.contribute(("Egress", *key), [egress_exemption(key, exempt.address)])
+            scope.contribute(("Egress", *key), [egress_exemption(key, address) for address, _ in pairs])
