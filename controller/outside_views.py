@@ -10,11 +10,11 @@ from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 from controller.openflow.match import Address, Network
-from controller.parsing import Malformed
+from controller.parsing import parse
 from kmn.k8s import dataplane, objects
 from kmn.k8s.families import FAMILIES, internal_ips, pod_ips
 from kmn.k8s.loadbalancers import is_ours, read_load_balancer
-from kmn.k8s.objects import Key, Object, condition, describe, key_of, labels, name_of
+from kmn.k8s.objects import Key, Object, condition, key_of, labels, name_of
 
 __all__ = [
     "BalancerPort",
@@ -144,13 +144,14 @@ def egress_addresses(obj: Object) -> tuple[Address, ...] | None:
     value = objects.annotation(obj, dataplane.EGRESS_ADDRESS)
     if value is None:
         return None
-    try:
-        found = tuple(ip_address(part.strip()) for part in value.split(","))
-    except ValueError:
-        found = ()
-    if not found or len({address.version for address in found}) < len(found):
-        where = f"metadata.annotations[{dataplane.EGRESS_ADDRESS}]"
-        raise Malformed(f"{describe(obj)}: {where}: {value!r} should be an address, or one of each family")
+    field = f"metadata.annotations[{dataplane.EGRESS_ADDRESS}]"
+    return parse(obj, field, _one_of_a_family, value, "an address, or one of each family with a comma between")
+
+
+def _one_of_a_family(text: str) -> tuple[Address, ...]:
+    found = tuple(ip_address(part.strip()) for part in text.split(","))
+    if len({address.version for address in found}) < len(found):
+        raise ValueError(text)
     return found
 
 

@@ -82,6 +82,7 @@ def appctl(cluster: Cluster, switch: str, *command: str) -> str:
 def assert_flows_as_printed(cluster: Cluster, *bridges: str) -> None:
     """Switches (of nodes, or the edge by the name of its Edge) have the flows and groups that the controller computes,
     in its words; so the golden flows of the unit tests are what is on a switch."""
+    cluster.wait_ready()
     wanted = Flows()
     for resource in (CLUSTERS, NAMESPACES, NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES):
         for obj in cluster.client.list(resource).items:

@@ -13,7 +13,7 @@ from clusterlab import appctl, assert_flows_as_printed, eventually, running
 
 from kmn import Cluster
 from kmn.k8s.objects import Object
-from kmn.k8s.resources import EVENTS, NODES, PODS, SERVICES
+from kmn.k8s.resources import EVENTS, NETWORKPOLICIES, NODES, PODS, SERVICES
 from kmn.machine import Machine
 
 pytestmark = [pytest.mark.packet, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -106,6 +106,14 @@ def seen(client: Machine, address: str, port: int = 80, times: int = 16) -> set[
     return {(answer["pod"], answer["client"]) for answer in answers}
 
 
+def refused(client: Machine, address: str) -> bool:
+    """A closed port of UDP: whether the ICMP error finds its way back."""
+    script = "import socket,sys; a=sys.argv[1]; f=socket.AF_INET6 if ':' in a else socket.AF_INET\n"
+    script += "s=socket.socket(f,socket.SOCK_DGRAM); s.settimeout(3); s.connect((a,9999)); s.send(b'x')\n"
+    script += "try: s.recv(9)\nexcept ConnectionRefusedError: print('refused')"
+    return client.run([sys.executable, "-c", script, address]).stdout == "refused\n"
+
+
 def node_ip(cluster: Cluster, name: str) -> str:
     addresses = cluster.client.get(NODES, "", name)["status"]["addresses"]
     return str(next(entry["address"] for entry in addresses if ":" in entry["address"]))
@@ -163,6 +171,7 @@ def test_out_go_true_addresses_and_egress_addresses(cluster: Cluster) -> None:
             answer = asked(place(cluster, name), address)
             assert answer
             assert answer["client"] == client, f"{name} to {address}"
+            assert refused(place(cluster, name), address), f"{name} to {address}"
         assert place(cluster, name).run(["ping", "-6", "-c1", "-W2", E1]).returncode == 0, name
 
 
@@ -264,6 +273,29 @@ def test_external_ips(cluster: Cluster) -> None:
     assert asked(cluster.host("e1"), "fd77::1", 80, 1) is None
 
 
+def test_policies_know_hosts_outside_by_their_ipv6_addresses(cluster: Cluster) -> None:
+    """In by a load balancer that keeps the client, and out."""
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "guarded", "namespace": "default"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "guarded"}},
+            "ingress": [{"from": [{"ipBlock": {"cidr": f"{E1}/128"}}]}],
+            "egress": [{"to": [{"ipBlock": {"cidr": "2001:db8:203::/64", "except": [f"{E1}/128"]}}]}],
+            "policyTypes": ["Ingress", "Egress"],
+        },
+    }
+    cluster.apply(pod("guarded", "n2"), service("guarded", IP, selector={"app": "guarded"}), policy)
+    cluster.wait_ready()
+    address, guarded = vip(cluster, "guarded"), cluster.pod("guarded")
+    eventually(lambda: asked(cluster.host("e1"), address) is not None, "e1 may come")
+    assert asked(cluster.host("e2"), address, 80, 1) is None
+    assert asked(guarded, E2)
+    assert asked(guarded, E1, 80, 1) is None
+    cluster.client.delete(NETWORKPOLICIES, "default", "guarded")
+
+
 def test_targets_go_and_come(cluster: Cluster) -> None:
     """A pod that goes is sent nothing more, in any mode; UDP, too."""
     names = ("instance", "local", "ip", "direct")
@@ -316,6 +348,7 @@ def test_translated_as_ipv4_is() -> None:
             assert answer
             assert answer["client"] in expected, name
             assert place(cluster, name).run(["ping", "-6", "-c1", "-W2", E1]).returncode == 0, name
+            assert refused(place(cluster, name), E1), name
         assert_flows_as_printed(cluster, "n1", "default")
         exhausted(cluster)
     masquerade = {"nonMasqueradeCIDRs": [f"{E2}/128"]}

@@ -125,8 +125,28 @@ def test_egress_addresses_of_each_family() -> None:
         assert (bool(found - ipv6(found)), bool(ipv6(found))) == families
         if families == (True, True):
             assert ipv6(found) == as_ipv6(found - ipv6(found), *WORDS)
-    made["metadata"]["annotations"]["kmn.io/egress-address"] = "198.51.100.8,198.51.100.9"
-    assert not flows(given(pods=[made]), Feature.EGRESS)
+
+
+def test_egress_addresses_without_effect_are_told() -> None:
+    """Two of one family; one of a family that the pod has not. Both until they are corrected."""
+    both, single = pod(), make.pod("b", "10.244.1.3", 11)
+    note = {"kmn.io/egress-address": EGRESS}
+    both["metadata"]["annotations"]["kmn.io/egress-address"] = "198.51.100.8,198.51.100.9"
+    namespace = {"kind": "Namespace", "metadata": {"name": "default", "annotations": note}}
+    cluster = given(pods=[both, single], namespaces=[namespace])
+    field = "metadata.annotations[kmn.io/egress-address]"
+    wanted = "an address, or one of each family with a comma between"
+    assert cluster.outside.problems == {
+        f"Pod default/a: {field}: '198.51.100.8,198.51.100.9' should be {wanted}",
+        f"Namespace default: {field}: {EGRESS} has no effect, as pods have no IPv6 address here",
+    }
+    assert not flows(cluster, Feature.EGRESS)
+    both["metadata"]["annotations"]["kmn.io/egress-address"] = EGRESS
+    cluster.apply("pods", "MODIFIED", both)
+    cluster.replace("pods", [both])
+    cluster.compute()
+    assert not cluster.outside.problems
+    assert len(flows(cluster, Feature.EGRESS)) == 1
 
 
 def balancer(notes: dict[str, str] | None = None, *ingress: str, **spec: Any) -> Object:
