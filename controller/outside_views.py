@@ -107,7 +107,7 @@ def target_node(obj: Object) -> TargetNode | None:
 
 
 class TargetEndpoint(NamedTuple):
-    address: Address
+    address: str
     node: str
     ready: bool  # else it serves while it terminates
 
@@ -130,7 +130,7 @@ def target_slice(obj: Object) -> TargetSlice | None:
         state = endpoint.get("conditions") or {}
         ready = state.get("ready") is not False
         if ready or (state.get("serving") and state.get("terminating")):
-            found.append(TargetEndpoint(ip_address(endpoint["addresses"][0]), endpoint.get("nodeName") or "", ready))
+            found.append(TargetEndpoint(endpoint["addresses"][0], endpoint.get("nodeName") or "", ready))
     ports = tuple(
         (port.get("name") or "", port.get("protocol") or "TCP", int(port["port"]))
         for port in obj.get("ports") or ()

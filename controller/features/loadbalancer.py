@@ -8,6 +8,7 @@ direct server return (``features.directreturn``) they are nodes with endpoints, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
 from typing import NamedTuple
 from zlib import crc32
 
@@ -70,7 +71,7 @@ def _pods(port: BalancerPort, slices: Sequence[TargetSlice]) -> set[Target]:
     """Endpoints of a port. ``slices`` are those of its family."""
     only_ready = _only_ready(slices)
     return {
-        Target(endpoint.address, number)
+        Target(ip_address(endpoint.address), number)
         for each in slices
         for name, protocol, number in each.ports
         if (name, protocol) == (port.name, port.protocol)
