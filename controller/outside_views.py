@@ -101,7 +101,8 @@ def target_node(obj: Object) -> TargetNode | None:
         return None
     spec = obj.get("spec") or {}
     networks = spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")])
-    addresses = tuple(ip_address(address) for address in internal_ips(obj))
+    own = [ip_address(address) for address in internal_ips(obj)]
+    addresses = tuple({address.version: address for address in reversed(own)}.values())  # the first one of each counts
     gateways = tuple(ip_network(network)[1] for network in networks)
     return TargetNode(name_of(obj), addresses, gateways) if addresses else None
 

@@ -51,13 +51,14 @@ _NETWORKS = {
     "internet.nat": "198.51.100.0/24",
     "internet.loadBalancers": "192.0.2.0/24",
 }
-# In a dual-stack cluster each of them has a network of each family; the NAT only where it is given one.
+# In a dual-stack cluster each has an IPv6 network as well (Ipv6Spec has the defaults), the NAT only if it is given one.
 _NAT_EXAMPLE = IPv6Network("2001:db8:198::/64")
 _RESERVED = {"loopback": "127.0.0.0/8", "link-local": "169.254.0.0/16", "multicast": "224.0.0.0/4"}
 _RESERVED_IPV6 = {"loopback": "::1/128", "link-local": "fe80::/10", "multicast": "ff00::/8", "kmn's own": OWN_IPV6}
 # Prefix lengths; kube-apiserver has the same for the largest ones.
 _SERVICE_NETWORKS = {4: (12, 27), 6: (108, 123)}
 _BALANCER_NETWORKS = (108, 126)  # of IPv6
+_IPV4_ONLY = "the cluster is IPv4 only: use ipFamily: dual, or remove this"
 
 
 _DOMAIN = re.compile(r"([a-z0-9_]([-a-z0-9_]*[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]*[a-z0-9])?\.?")
@@ -154,7 +155,7 @@ class _Reader:
             internet_cidr=networks["internet.cidr"],
             nat_cidr=networks["internet.nat"],
             nat=self.nat(networks["internet.nat"], ipv6.nat_cidr if ipv6 else None),
-            masquerade=self.masquerade(dual=ipv6 is not None),
+            masquerade=self.masquerade(),
             load_balancer_cidr=networks["internet.loadBalancers"],
             outside_hosts=hosts,
             manifests=self.manifests(),
@@ -219,13 +220,20 @@ class _Reader:
 
     # --- dual-stack ---------------------------------------------------------------------------------------------
 
+    @property
+    def dual(self) -> bool:
+        return bool(self.spec.get("ipFamily", "dual" if self.given_ipv6() else "ipv4") == "dual")
+
+    def given_ipv6(self) -> dict[str, str]:
+        """The IPv6 networks as they are written."""
+        return {path: text.split(",")[1] for path in _NETWORKS if "," in (text := self.written(path))}
+
     def ipv6(self, networks: dict[str, IPv4Network], mask: int, nodes: int) -> Ipv6Spec | None:
         """The IPv6 networks, None for a cluster that is IPv4 only. ``mask`` is the IPv4 one of nodes' pod networks."""
-        given = {path: text.split(",")[1] for path in _NETWORKS if "," in (text := self.written(path))}
-        family = self.spec.get("ipFamily", "dual" if given else "ipv4")
-        if family == "ipv4":
+        given = self.given_ipv6()
+        if not self.dual:
             for path, text in given.items():
-                self.wrong(path, f"{text}: the cluster is IPv4 only: use ipFamily: dual, or remove this network")
+                self.wrong(path, f"{text}: {_IPV4_ONLY} network")
             if "nodeCIDRMaskSizeIPv6" in self.spec:
                 self.wrong("nodeCIDRMaskSizeIPv6", "for dual-stack only: use ipFamily: dual, or remove it")
             return None
@@ -397,17 +405,8 @@ class _Reader:
         """The hosts outside. ``ipv6`` is their second network in a dual-stack cluster."""
         entries = (self.spec.get("internet") or {}).get("hosts", [{"name": "e1"}])
         self.unique((f"internet.hosts[{i}].name", entry["name"]) for i, entry in enumerate(entries))
-        taken: dict[IPv4Address, str] = {}
-        asked: dict[int, IPv4Address] = {}
-        for index, entry in enumerate(entries):
-            if "address" in entry:
-                text = entry["address"].partition(",")[0]
-                address = self.address(f"internet.hosts[{index}].address", text, IPv4Address, network, taken)
-                if address is not None:
-                    taken[address] = f"host {entry['name']}"
-                    asked[index] = address
-        asked_ipv6 = self.asked_ipv6(entries, ipv6)
-        free = (a for a in _from(network, FIRST_OUTSIDE_HOST) if a not in taken)
+        asked, asked_ipv6 = self.asked(entries, IPv4Address, network), self.asked(entries, IPv6Address, ipv6)
+        free = (a for a in _from(network, FIRST_OUTSIDE_HOST) if a not in asked.values())
         hosts: list[OutsideHost] = []
         for index, entry in enumerate(entries):
             address = asked.get(index) or next(free, None)
@@ -426,23 +425,24 @@ class _Reader:
             hosts.append(OutsideHost(entry["name"], address, link, entry.get("dns", True), second))
         return tuple(hosts)
 
-    def asked_ipv6(self, entries: list[dict[str, Any]], network: IPv6Network | None) -> dict[int, IPv6Address]:
-        """IPv6 addresses that hosts outside ask for, by the host's place."""
-        taken: dict[IPv6Address, str] = {}
-        asked: dict[int, IPv6Address] = {}
+    def asked(self, entries: list[dict[str, Any]], kind: type[A], network: Network | None) -> dict[int, A]:
+        """Addresses of one family that hosts outside ask for, by the host's place."""
+        taken: dict[A, str] = {}
+        found: dict[int, A] = {}
         for index, entry in enumerate(entries):
-            text = entry.get("address", "").partition(",")[2]
-            if not text:
-                continue
             path = f"internet.hosts[{index}].address"
-            if network is None:
-                self.wrong(path, f"{text}: the cluster is IPv4 only: use ipFamily: dual, or remove this address")
-                continue
-            address = self.address(path, text, IPv6Address, network, taken)
-            if address is not None:
-                taken[address] = f"host {entry['name']}"
-                asked[index] = address
-        return asked
+            for text in filter(None, entry.get("address", "").split(",")):
+                if (":" in text) != (kind is IPv6Address):
+                    continue
+                if network is None:
+                    if not self.dual:
+                        self.wrong(path, f"{text}: {_IPV4_ONLY} address")
+                    continue
+                address = self.address(path, text, kind, network, taken)
+                if address is not None:
+                    taken[address] = f"host {entry['name']}"
+                    found[index] = address
+        return found
 
     def nat(self, network: IPv4Network, ipv6: IPv6Network | None) -> NatSpec:
         """The gateway; ``spec.internet.nat`` is a network, or fields. ``ipv6`` is where it translates IPv6, too."""
@@ -460,7 +460,7 @@ class _Reader:
         ipv6_addresses = self.nat_addresses(entry, IPv6Address, ipv6)
         return NatSpec(addresses, ports, entry.get("outgoing", True), ipv6_addresses)
 
-    def masquerade(self, *, dual: bool) -> MasqueradeSpec | None:
+    def masquerade(self) -> MasqueradeSpec | None:
         """``spec.masquerade`` is true, false, or fields (which are enough to want it)."""
         entry = self.spec.get("masquerade", False)
         if entry is False:
@@ -469,8 +469,8 @@ class _Reader:
         networks: list[Network] = []
         for index, text in enumerate(entry.get("nonMasqueradeCIDRs", ())):
             path = f"masquerade.nonMasqueradeCIDRs[{index}]"
-            if ":" in text and not dual:
-                self.wrong(path, f"{text}: the cluster is IPv4 only: use ipFamily: dual, or remove this network")
+            if ":" in text and not self.dual:
+                self.wrong(path, f"{text}: {_IPV4_ONLY} network")
                 continue
             read = partial(self.ipv6_network, example=_NAT_EXAMPLE) if ":" in text else self.network
             if (network := read(path, text)) is not None:
@@ -506,7 +506,8 @@ class _Reader:
                 self.wrong(path, f"{text} is no {kind.__name__.removesuffix('Address')} address")
                 continue
             if network is None:
-                self.wrong(path, f"{address}: spec.internet.nat.cidr names no IPv6 network: add one after a comma")
+                if "internet.nat" not in self.given_ipv6():
+                    self.wrong(path, f"{address}: spec.internet.nat.cidr names no IPv6 network: add one after a comma")
             elif address not in network or address in (network[0], network[-1]):
                 self.wrong(path, f"{address} must be between {network[1]} and {network[-2]} (spec.internet.nat.cidr)")
             elif found and int(address) != int(found[-1]) + 1:

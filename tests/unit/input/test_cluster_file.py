@@ -449,6 +449,18 @@ def test_all_errors_are_told_at_once() -> None:
     assert [error.path for error in refused.value.errors] == ["spec.podCIDR", "spec.fabric.edge", "spec.nodes[1].name"]
 
 
+def test_a_wrong_network_is_told_once() -> None:
+    """What else needs it is not told to be wrong."""
+    internet = {
+        "nat": {"cidr": "198.51.100.0/24,2001:db8::/64", "addresses": ["198.51.100.1", "2001:db8::1"]},
+        "hosts": [{"name": "e1", "address": "203.0.113.9,2001:db8::9"}],
+    }
+    masquerade = {"nonMasqueradeCIDRs": ["fd99::/64"]}
+    with pytest.raises(ClusterFileError) as refused:
+        parsed({"podCIDR": "10.1.0.0/16,fd01:::/56", "internet": internet, "masquerade": masquerade})
+    assert [error.path for error in refused.value.errors] == ["spec.podCIDR"]
+
+
 def test_load_names_file_and_place(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("apiVersion: kmn.io/v1\nkind: Cluster\nkind: Cluster\n")
