@@ -238,7 +238,7 @@ class BasicAuth(NamedTuple):
     """Who names none of these users and passwords is answered 401."""
 
     realm: str
-    users: tuple[tuple[str, str], ...]  # with the SHA-1 of the password, in base64
+    users: tuple[tuple[str, str], ...]  # with the hash of the password: ``{SHA}…``, ``$apr1$…`` or ``$1$…``
 
 
 class Authorization(NamedTuple):

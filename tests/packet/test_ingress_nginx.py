@@ -107,8 +107,20 @@ def sha(password: str) -> str:
     return "{SHA}" + base64.b64encode(hashlib.sha1(password.encode()).digest()).decode()
 
 
+# Of passwords of several lengths.
+HASHES = [
+    ("u0", "a", "$apr1$fwBYMqEE$Ei48Z9c3HMmJykZZh8don/"),
+    ("u1", "secret", "$apr1$qNf/Q950$/fXPJ0TnzxS35L5bO4ObS1"),
+    ("u2", "sixteen letters!", "$apr1$ol0PmaI1$OfOPMjoG8TDSY9mGgtfu8/"),
+    ("u3", "a password of more than sixteen letters, and an ü", "$apr1$/BiwqBnh$TTrvz10PrfoDplmfm7O7H."),
+    ("u4", "x" * 70, "$apr1$5E6xEOWF$bT3VtVLKJmud8aAywQMlq0"),
+    ("u5", "secret", "$1$RaQ92lto$TFBoU9evP2G.tTkB/01iB."),
+    ("bea", "secret", "$2y$05$abcdefghijklmnopqrstuuJ1o8Y3d6uFbNB8tX8wC5gZ1m8yZ1Qbe"),
+]
 OBJECTS = [
-    secret("users", auth=f"ann:{sha('secret')}\nbob:$apr1$abc$xyz\n"),
+    secret("users", auth=f"ann:{sha('secret')}\n"),
+    # By openssl passwd, -apr1 and -1; the last one's of bcrypt.
+    secret("many", auth=f"ann:{sha('secret')}\n" + "".join(f"{user}:{each}\n" for user, _, each in HASHES)),
     secret("map", eve=sha("other")),
     ingress("rewrite", "rewrite.ex", regex("/api(/|$)(.*)"), Place("/API/something/deep", "blue"), rewrite_target="/$2",
             x_forwarded_prefix="/api"),
@@ -150,6 +162,7 @@ OBJECTS = [
     ingress("denied", "denied.ex", denylist_source_range="203.0.113.0/24"),
     ingress("bad-range", "badrange.ex", whitelist_source_range="everybody"),
     ingress("basic", "basic.ex", auth_type="basic", auth_secret="users", auth_realm="Who are you"),
+    ingress("basic-many", "basicmany.ex", auth_type="basic", auth_secret="many", auth_realm='a "b"'),
     ingress("basic-map", "basicmap.ex", auth_type="basic", auth_secret="map", auth_secret_type="auth-map"),
     ingress("basic-missing", "basicmissing.ex", auth_type="basic", auth_secret="later"),
     ingress("ask", "ask.ex", auth_url="http://odd.default.svc.cluster.local/check?how=1",
@@ -454,10 +467,17 @@ def _basic(user: str, password: str) -> str:
 def test_passwords(cluster: Cluster, visitor: Visitor) -> None:
     refused = visitor.ask("basic.ex")
     assert (refused.status, refused.headers["www-authenticate"]) == (401, 'Basic realm="Who are you"')
-    for user, password, status in (("ann", "secret", 200), ("ann", "Secret", 401), ("bob", "x", 401)):
+    for user, password, status in (("ann", "secret", 200), ("ann", "Secret", 401), ("bob", "secret", 401)):
         assert visitor.ask("basic.ex", Authorization=_basic(user, password)).status == status
     assert visitor.ask("basicmap.ex", Authorization=_basic("eve", "other")).status == 200
-    assert ("NotEmulated", "basic") in told(cluster)  # bob's hash
+    assert visitor.ask("basicmany.ex").headers["www-authenticate"] == r'Basic realm="a \"b\""'
+    for user, password, each in (("ann", "secret", ""), *HASHES):
+        status = 401 if each.startswith("$2") else 200  # bcrypt
+        for _ in range(2):
+            assert visitor.ask("basicmany.ex", Authorization=_basic(user, password)).status == status, user
+        assert visitor.ask("basicmany.ex", Authorization=_basic(user, f"{password}x")).status == 401
+    assert visitor.ask("basicmany.ex", Authorization="Basic ?").status == 401
+    assert ("NotEmulated", "basic-many") in told(cluster)
     assert visitor.ask("basicmissing.ex", Authorization=_basic("ann", "secret")).status == 503
     cluster.apply(secret("later", auth=f"ann:{sha('secret')}"))
     eventually(lambda: visitor.ask("basicmissing.ex").status == 401, "the Secret counts")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 from kmn.ingress.envoy.forms import Resource, kind, seconds, typed
@@ -18,12 +19,15 @@ __all__ = ["http_filters", "of_route", "upgraded_filters"]
 _LIMIT = "envoy.filters.http.local_ratelimit", "extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 _SOURCES = "envoy.filters.http.rbac", "extensions.filters.http.rbac.v3.RBAC"
 _BASIC = "envoy.filters.http.basic_auth", "extensions.filters.http.basic_auth.v3.BasicAuth"
+_PASSWORDS = "envoy.filters.http.lua", "extensions.filters.http.lua.v3.Lua"
 _ASK = "envoy.filters.http.ext_authz", "extensions.filters.http.ext_authz.v3.ExtAuthz"
 _BODY = "envoy.filters.http.buffer", "extensions.filters.http.buffer.v3.Buffer"
 _SESSION = "envoy.filters.http.stateful_session", "extensions.filters.http.stateful_session.v3.StatefulSession"
 
 _NOBODY = {"server_uri": {"uri": "http://nobody", "cluster": "nobody", "timeout": "1s"}}
 _NO_USER = "nobody:{SHA}AAAAAAAAAAAAAAAAAAAAAAAAAAA="  # there must be one: of his password nothing is known
+_SHA = "{SHA}"  # the hash that Envoy's own filter compares; the program of Lua is for the others
+_PROGRAM = Path(__file__).with_name("passwords.lua").read_text()
 _PATIENCE = 60.0  # seconds for an answer to a question
 _STATISTICS = "limits"
 _CLIENTS = 10_000  # that a rate limit tells apart; those who have not asked for longest are forgotten
@@ -35,6 +39,7 @@ _FILTERS: tuple[tuple[tuple[str, str], Resource], ...] = (
     (_LIMIT, {"stat_prefix": _STATISTICS}),
     (_SOURCES, {}),
     (_BASIC, {"users": {"inline_string": _NO_USER}}),
+    (_PASSWORDS, {"default_source_code": {"inline_string": _PROGRAM}}),
     (_ASK, {"http_service": _NOBODY, "allowed_headers": {"patterns": [{"safe_regex": {"regex": ".*"}}]}}),
     (_BODY, {"max_request_bytes": 1}),
     (_SESSION, {}),
@@ -71,7 +76,12 @@ def _needed(treatment: Treatment) -> Iterator[tuple[str, Resource]]:
     if treatment.sources is not None:
         yield _SOURCES[0], _typed(f"{_SOURCES[1]}PerRoute", rbac={"rules": _sources(treatment.sources)})
     if treatment.basic_auth is not None:
-        yield _BASIC[0], _typed(f"{_BASIC[1]}PerRoute", **_basic_auth(treatment.basic_auth))
+        auth = treatment.basic_auth
+        if all(digest.startswith(_SHA) for _, digest in auth.users):
+            yield _BASIC[0], _typed(f"{_BASIC[1]}PerRoute", **_basic_auth(auth))
+        else:
+            context = {"users": _each_once(auth), "realm": auth.realm}
+            yield _PASSWORDS[0], _typed(f"{_PASSWORDS[1]}PerRoute", filter_context=context)
     if treatment.authorization is not None:
         service = {"http_service": _authorization(treatment.authorization)}
         yield _ASK[0], _typed(f"{_ASK[1]}PerRoute", check_settings=service)
@@ -127,8 +137,13 @@ def _any_of(networks: Iterable[str]) -> Resource:
 
 
 def _basic_auth(auth: BasicAuth) -> Resource:
-    users = {name: f"{name}:{{SHA}}{digest}" for name, digest in reversed(auth.users)}  # each once: the first counts
-    return {"users": {"inline_string": "\n".join(users.values()) or _NO_USER}, "realm": auth.realm}
+    lines = [f"{name}:{digest}" for name, digest in _each_once(auth).items()]
+    return {"users": {"inline_string": "\n".join(lines) or _NO_USER}, "realm": auth.realm}
+
+
+def _each_once(auth: BasicAuth) -> dict[str, str]:
+    """The first of two with one name counts, as in nginx."""
+    return dict(reversed(auth.users))
 
 
 def _authorization(auth: Authorization) -> Resource:

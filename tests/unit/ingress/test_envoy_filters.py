@@ -56,9 +56,9 @@ def test_all_filters_are_there_and_off() -> None:
     assert all(each["disabled"] for each in filters)
     assert router["name"] == "envoy.filters.http.router"
     names = [each["name"].rpartition(".")[2] for each in filters]
-    assert names == ["local_ratelimit", "rbac", "basic_auth", "ext_authz", "buffer", "stateful_session"]
+    assert names == ["local_ratelimit", "rbac", "basic_auth", "lua", "ext_authz", "buffer", "stateful_session"]
     assert [each["name"].rpartition(".")[2] for each in upgraded_filters()] == [
-        "local_ratelimit", "rbac", "basic_auth", "ext_authz", "stateful_session", "router",
+        "local_ratelimit", "rbac", "basic_auth", "lua", "ext_authz", "stateful_session", "router",
     ]  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def test_sources() -> None:
 @pytest.mark.parametrize(
     ("users", "wanted"),
     [
-        ((("a", "x"), ("b", "y"), ("a", "z")), {"a:{SHA}x", "b:{SHA}y"}),
+        ((("a", "{SHA}x"), ("b", "{SHA}y"), ("a", "{SHA}z")), {"a:{SHA}x", "b:{SHA}y"}),
         ((), {"nobody:{SHA}AAAAAAAAAAAAAAAAAAAAAAAAAAA="}),
     ],
 )
@@ -88,6 +88,13 @@ def test_users(users: tuple[tuple[str, str], ...], wanted: set[str]) -> None:
     """Each once, and never none: Envoy would refuse all routes."""
     found = needed(basic_auth=BasicAuth("r", users))["basic_auth"]
     assert (set(found["users"]["inline_string"].splitlines()), found["realm"]) == (wanted, "r")
+
+
+def test_users_whose_passwords_are_hashed_otherwise() -> None:
+    """All of the route's are then compared by the program."""
+    found = needed(basic_auth=BasicAuth("r", (("a", "{SHA}x"), ("b", "$apr1$s$h"))))
+    assert set(found) == {"lua"}
+    assert found["lua"]["filter_context"] == {"users": {"a": "{SHA}x", "b": "$apr1$s$h"}, "realm": "r"}
 
 
 def test_authorization() -> None:

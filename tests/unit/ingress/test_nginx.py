@@ -74,7 +74,8 @@ ANNOTATIONS = [
 ]  # fmt: skip
 LIKE_OTHERS = {"auth-keepalive-share-vars", "auth-keepalive-requests", "auth-keepalive-timeout"}
 PREFIX = "nginx.ingress.kubernetes.io/"
-DIGEST = "C+7Hteo/D9vJXQ3UfzxbwnXaijM="
+DIGEST = "{SHA}C+7Hteo/D9vJXQ3UfzxbwnXaijM="
+APACHE = "$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/"
 
 
 def of_data(name: str, **data: str) -> Object:
@@ -87,8 +88,8 @@ def of_data(name: str, **data: str) -> Object:
 
 KNOWN: dict[tuple[Resource, Key], Object] = {
     (SERVICES, Key("default", "auth")): service_object("auth", {"port": 8080}, {"port": 9090}),
-    (SECRETS, Key("default", "users")): of_data("users", auth=f"a:{{SHA}}{DIGEST}\nb:$2y$05$abc:note\n\n"),
-    (SECRETS, Key("default", "map")): of_data("map", b=f"{{SHA}}{DIGEST}"),
+    (SECRETS, Key("default", "users")): of_data("users", auth=f"a:{DIGEST}\nb:$2y$05$abc:note\n\nc:{APACHE}"),
+    (SECRETS, Key("default", "map")): of_data("map", b=DIGEST),
     (SECRETS, Key("default", "wrong")): of_data("wrong", users="x"),
     (CONFIGMAPS, Key("default", "headers")): {"data": {"X-A": "1"}},
 }
@@ -433,10 +434,10 @@ def test_ingresses_that_are_not_taken(annotations: dict[str, str]) -> None:
 
 def test_passwords_that_cannot_be_compared() -> None:
     found = routing(one(auth_type="basic", auth_secret="users", auth_realm="r"))
-    assert rules_of(found)[0].treatment.basic_auth == BasicAuth("r", (("a", DIGEST),))
+    assert rules_of(found)[0].treatment.basic_auth == BasicAuth("r", (("a", DIGEST), ("c", APACHE)))
     ((reason, message),) = told(found)
     assert reason == "NotEmulated"
-    assert "user b: only hashes by SHA-1" in message
+    assert "user b: only hashes by MD5 and SHA-1" in message
 
 
 @pytest.mark.parametrize("name", sorted(followed_orders() & set(ANNOTATIONS)))

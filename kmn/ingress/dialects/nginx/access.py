@@ -23,7 +23,8 @@ _ORIGIN = re.compile(r"([a-z]+://(\*\.)?[A-Za-z0-9.-]*(:\d+)?|\*|null)")
 _METHODS = "GET, PUT, POST, DELETE, PATCH, OPTIONS"
 _HEADERS = "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization"
 _MAX_AGE = 1_728_000
-_SHA = re.compile(r"\{SHA\}([A-Za-z0-9+/]{27}=)")
+# Those that can be compared: by SHA-1 and by MD5, as Apache and crypt have it.
+_HASH = re.compile(r"\{SHA\}[A-Za-z0-9+/]{27}=|\$(apr1|1)\$[./A-Za-z0-9]{0,8}\$[./A-Za-z0-9]{22}")
 _BURST = 5  # times a limit, at once
 
 
@@ -107,12 +108,12 @@ def _lines(secret: Object, form: str) -> list[_Line]:
 def _users(given: Annotations, lines: list[_Line]) -> list[tuple[str, str]]:
     found, others = [], []
     for line in lines:
-        if digest := _SHA.fullmatch(line.hash):
-            found.append((line.user, digest[1]))
+        if line.user and _HASH.fullmatch(line.hash):
+            found.append((line.user, line.hash))
         else:
             others.append(line.user)
     if others:
-        why = f"user {', '.join(others)}: only hashes by SHA-1 can be compared (htpasswd -s); nobody has this password"
+        why = f"user {', '.join(others)}: only hashes by MD5 and SHA-1 can be compared (htpasswd -m, -s): no login"
         given.not_emulated("auth-secret", why)
     return found
 
