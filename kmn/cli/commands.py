@@ -265,6 +265,31 @@ def policy_counters(
     raise typer.Exit(show(namespace, output, name))
 
 
+ingress = typer.Typer(help="What becomes of requests that come to ingress controllers.", no_args_is_help=True)
+app.add_typer(ingress, name="ingress")
+
+
+@ingress.command("explain")
+def ingress_explain(
+    url: Annotated[str, typer.Argument(metavar="URL", help="http://HOST/PATH, https://HOST/PATH.")],
+    method: Annotated[str, typer.Option("--method", "-X", help="Of the request.")] = "GET",
+    header: Annotated[
+        list[str] | None, typer.Option("--header", "-H", help="'NAME: VALUE', also Host. Repeatable.")
+    ] = None,
+    from_: Annotated[str | None, typer.Option("--from", metavar="ADDRESS", help="The client's.")] = None,
+    class_: Annotated[str | None, typer.Option("--class", help="Ask the controller of this IngressClass.")] = None,
+    controller: Annotated[str | None, typer.Option(help="Ask this one (spec.controller of its classes).")] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml.")] = "text",
+    name: NameOption = None,
+) -> None:
+    """Which rule a request goes by, why no other, and what becomes of it. No packet is sent. Exit code 0: it is
+    forwarded or redirected; 1: it is not; 2: an error."""
+    from kmn.cli.ingress import Query, show
+
+    query = Query(url, method, tuple(header or ()), from_, class_, controller, output)
+    raise typer.Exit(show(query, name))
+
+
 @app.command()
 def reach(
     port: Annotated[

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kmn.ingress.backends import endpoints_of
+from kmn.ingress.backends import Endpoints, endpoints_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
 from kmn.ingress.classes import controller_of
 from kmn.ingress.envoy.config import Config, config_of
@@ -30,6 +31,9 @@ class View:
     config: Config
     problems: tuple[Problem, ...]
     addresses: tuple[str, ...]  # of its load balancers
+    routing: Routing
+    endpoints: Mapping[Upstream, Endpoints]  # of all upstreams of the routing
+    secrets: frozenset[Key]  # those of its certificates that are good for something
 
 
 class State:
@@ -79,18 +83,20 @@ class State:
         routing = routing_of(taken.values())
         problems = list(routing.problems)
         pairs = self._certificates(routing, problems)
-        endpoints = {}
-        why: dict[Upstream, str] = {}
+        endpoints: dict[Upstream, Endpoints] = {}
         for upstream in sorted(routing.upstreams(), key=str):
             backend = upstream.backend
             service = Key(backend.namespace, backend.service)
-            found = endpoints_of(backend, self._objects[SERVICES].get(service), self._slices[service].values())
-            endpoints[upstream] = found.addresses
-            if found.problem is not None:
-                why[upstream] = found.problem
-        problems += _of_backends(routing, why)
+            slices = self._slices[service].values()
+            endpoints[upstream] = endpoints_of(backend, self._objects[SERVICES].get(service), slices)
+        problems += _of_backends(routing, endpoints)
         config = config_of(routing, endpoints, pairs, self._default_certificate)
-        return View(taken, config, tuple(problems), self._addresses(controller))
+        addresses = self._addresses(controller)
+        return View(taken, config, tuple(problems), addresses, routing, endpoints, frozenset(pairs))
+
+    def alone(self, ingress: Object) -> Routing:
+        """What an Ingress would say if it were the only one."""
+        return routing_of([ingress])
 
     def _certificates(self, routing: Routing, problems: list[Problem]) -> dict[Key, KeyPair]:
         pairs: dict[Key, KeyPair] = {}
@@ -153,11 +159,12 @@ def _meaning(ingress: Object | None) -> tuple[object, ...] | None:
     return meta.get("uid"), meta.get("creationTimestamp"), meta.get("annotations"), ingress.get("spec")
 
 
-def _of_backends(routing: Routing, why: dict[Upstream, str]) -> list[Problem]:
+def _of_backends(routing: Routing, endpoints: Mapping[Upstream, Endpoints]) -> list[Problem]:
     """Each object that names a backend is told what is wrong with it."""
     found: dict[Problem, None] = {}
     for owner, upstream in routing.uses():
-        if upstream in why:
-            message = f"{owner}: requests for {upstream.backend} are answered 503: {why[upstream]}"
+        why = endpoints[upstream].problem
+        if why is not None:
+            message = f"{owner}: requests for {upstream.backend} are answered 503: {why}"
             found[Problem(owner, "NoBackend", message)] = None
     return list(found)

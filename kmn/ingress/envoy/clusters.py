@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+from kmn.ingress.backends import Endpoints
 from kmn.ingress.envoy.forms import Resource, address, kind, seconds, typed
 from kmn.ingress.model import Protocol, Upstream
 
@@ -13,9 +12,9 @@ _MANY = 1_000_000  # no limit: Envoy's own are for one upstream of a mesh
 _CONNECT_TIMEOUT = 5.0  # seconds, as ingress-nginx' proxy-connect-timeout
 
 
-def cluster(upstream: Upstream, addresses: Iterable[tuple[str, int]]) -> Resource:
+def cluster(upstream: Upstream, endpoints: Endpoints) -> Resource:
     """Without endpoints requests are answered 503."""
-    ends = [{"endpoint": {"address": address(ip, port)}} for ip, port in addresses]
+    ends = [{"endpoint": {"address": address(ip, port)}} for ip, port in endpoints.addresses]
     thresholds = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), _MANY)
     name = str(upstream)
     patience = _CONNECT_TIMEOUT if upstream.connect_timeout is None else upstream.connect_timeout

@@ -218,7 +218,8 @@ def _mirror(mirror: Mirror) -> Resource:
 
 def _instead_of_prefix(path: Text, text: str) -> Resource:
     """/a/b with the prefix /a becomes ``text``/b, and /a ``text``: never with two slashes."""
-    pattern = f"^{re.escape(path.value)}/*" if path.value else "^/"
+    case = "(?i)" if path.ignore_case else ""
+    pattern = f"{case}^{re.escape(path.value)}/*" if path.value else "^/"
     whole = text.rstrip("/")
     if not whole:
         return {"regex_rewrite": _regex_rewrite(pattern, "/")}

@@ -17,7 +17,7 @@ from kmn.k8s.errors import NotFound
 
 COMMANDS = (
     "up", "down", "clean", "list", "apply", "delete", "get", "exec", "cli", "kubeconfig", "ovs", "policy",
-    "reach", "demo", "test")  # fmt: skip
+    "ingress", "reach", "demo", "test")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
