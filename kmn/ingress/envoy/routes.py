@@ -45,6 +45,8 @@ _CODES = {
     308: "PERMANENT_REDIRECT",
 }
 _NOT_FOUND = {"direct_response": {"status": 404}}
+# Its name tells the access log why; routes that are not there have none.
+_NO_HOST = {"name": "no host", "match": {"prefix": "/"}, **_NOT_FOUND}
 _WITHOUT_TLS = {"name": "x-forwarded-proto", "string_match": {"exact": "http"}}  # Envoy's own word
 
 
@@ -64,11 +66,12 @@ def route_configuration(name: str, table: Table) -> Resource:
 def _virtual_host(host: Host, fallback: Host) -> Resource:
     name = host.name or "*"
     if host.deep or not name.startswith("*."):
-        return {"name": name, "domains": [name], "routes": list(_routes(host.rules))}
+        routes = list(_routes(host.rules))
+        return {"name": name, "domains": [name], "routes": routes if host.rules or host.name else [_NO_HOST]}
     # Envoy's wildcard stands for any number of labels, this one for one: hosts with more are nobody's.
     guard = {"name": ":authority", "string_match": {"safe_regex": {"regex": _one_label(name)}}}
     refusal = {"match": {"prefix": "/", "headers": [guard]}, **_NOT_FOUND}
-    routes = [*_routes(host.rules, guard), refusal, *_routes(fallback.rules)]
+    routes = [*_routes(host.rules, guard), refusal, *(_routes(fallback.rules) if fallback.rules else (_NO_HOST,))]
     return {"name": name, "domains": [name], "routes": routes}
 
 
