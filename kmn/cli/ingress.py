@@ -137,7 +137,10 @@ def _explained(asked: Asked, controller: str, state: State, places: Places) -> E
 
 
 def _name(places: Places, address: str) -> str:
-    return str(places.at(ip_address(address)))
+    try:
+        return str(places.at(ip_address(address)))
+    except ValueError:
+        return address  # of a Service of type ExternalName
 
 
 def _chosen(found: list[Explanation]) -> Explanation:

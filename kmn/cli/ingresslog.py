@@ -162,8 +162,8 @@ class _Logs:
         for entry in past:
             self._print(entry)
         if self._query.on:
-            pods = ", ".join(map(str, self._readers)) or "no ingress controller's pod yet"
-            _note(f"following {pods}")
+            pods = [f"pod {key}" for key in self._readers]
+            _note(f"listening to the ingress proxies of {', '.join(pods) or 'pods that are to come'}")
         self._begun = True
 
     def look(self) -> bool:

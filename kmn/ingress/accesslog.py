@@ -86,6 +86,7 @@ class Entry:
         flags = [flag for flag in self.flags.split(",") if flag not in ("", "-")]
         if not flags:
             return None
+        flags.sort(key=lambda flag: flag == "URX")  # what went wrong goes before what was done about it
         reason = next((word for part, word in _FAILURES.items() if part in self.details.lower()), None)
         return ", ".join(reason if flag == "UF" and reason else _FLAGS.get(flag, flag) for flag in flags)
 

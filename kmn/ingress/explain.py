@@ -244,7 +244,7 @@ def _targets(shares: tuple[Share, ...], view: View, place: Callable[[str], str])
             continue
         found = view.endpoints[share.upstream]
         ends = tuple(_end(place(ip), ip, port) for ip, port in found.addresses)
-        protocol = share.upstream.protocol.value
+        protocol = found.spoken(share.upstream).value
         yield Target(str(share.upstream.backend), protocol, 100 * share.weight / whole, ends, found.problem)
 
 

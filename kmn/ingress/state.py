@@ -21,6 +21,7 @@ __all__ = ["RESOURCES", "State", "View"]
 
 RESOURCES = (INGRESSES, INGRESSCLASSES, SERVICES, ENDPOINTSLICES, SECRETS, PODS)
 _KINDS = {"Ingress": INGRESSES}
+_DNS = Key("kube-system", "kube-dns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,17 @@ class State:
         problems = list(routing.problems)
         pairs = self._certificates(routing, problems)
         endpoints: dict[Upstream, Endpoints] = {}
+        resolver = self._resolver()
         for upstream in sorted(routing.upstreams(), key=str):
             backend = upstream.backend
             service = Key(backend.namespace, backend.service)
             slices = self._slices[service].values()
-            endpoints[upstream] = endpoints_of(backend, self._objects[SERVICES].get(service), slices)
+            found = endpoints_of(backend, self._objects[SERVICES].get(service), slices)
+            if found.external and not resolver:
+                found = Endpoints((), f"Service {service} is of type ExternalName, and there is no Service {_DNS}")
+            endpoints[upstream] = found
         problems += _of_backends(routing, endpoints)
-        config = config_of(routing, endpoints, pairs, self._default_certificate)
+        config = config_of(routing, endpoints, pairs, self._default_certificate, resolver)
         addresses = self._addresses(controller)
         return View(taken, config, tuple(problems), addresses, routing, endpoints, frozenset(pairs))
 
@@ -119,6 +124,12 @@ class State:
             except ValueError as error:
                 self._pairs[key] = error
         return self._pairs[key]
+
+    def _resolver(self) -> str:
+        """The address of the cluster's DNS, "" where there is none."""
+        service = self._objects[SERVICES].get(_DNS)
+        address: str = service["spec"].get("clusterIP", "") if service is not None else ""
+        return "" if address == "None" else address
 
     def _addresses(self, controller: str) -> tuple[str, ...]:
         """Of the load balancers that lead to a controller's pods."""

@@ -39,13 +39,15 @@ def config_of(
     endpoints: Mapping[Upstream, Endpoints],
     pairs: Mapping[Key, KeyPair],
     default_certificate: KeyPair,
+    resolver: str = "",
 ) -> Config:
-    """``pairs`` has the Secrets that are good for something; ``endpoints`` all upstreams of the routing."""
+    """``pairs`` has the Secrets that are good for something; ``endpoints`` all upstreams of the routing. ``resolver``
+    is the address of the DNS server that external endpoints are looked up with."""
     certificates = Certificates(default_certificate, pairs)
     return Config(
         listeners=tuple(listener(entrance, certificates) for entrance in routing.entrances),
         routes={name: route_configuration(name, table) for name, table in routing.tables.items()},
-        clusters={str(upstream): cluster(upstream, found) for upstream, found in endpoints.items()},
+        clusters={str(upstream): cluster(upstream, found, resolver) for upstream, found in endpoints.items()},
         secrets=certificates.files(),
     )
 

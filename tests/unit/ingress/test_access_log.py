@@ -69,7 +69,7 @@ REFUSED = "upstream_reset_before_response_started{remote_connection_failure|dela
         ("-", "via_upstream", None),
         ("UH", "no_healthy_upstream", "no ready endpoint"),
         ("UF", REFUSED, "connection refused"),
-        ("UF,URX", "upstream_reset_before_response_started{connection_timeout}",
+        ("URX,UF", "upstream_reset_before_response_started{connection_timeout}",
          "no connection in time, tried again in vain"),
         ("UT", "response_timeout", "timeout"),
         ("DC", "downstream_remote_disconnect", "the client went away"),
