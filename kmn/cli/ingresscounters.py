@@ -86,10 +86,10 @@ def rows(names: Iterable[tuple[str, str]], counts: Mapping[Place, Count]) -> lis
 
 
 def _names(state: State) -> Iterator[tuple[str, str]]:
-    """Each rule once, though several hosts may have it."""
+    """Each rule once, though several hosts may have it, together with others of its object."""
     for controller in sorted(state.controllers()):
-        view = state.view(controller)
-        yield from dict.fromkeys((controller, rule.name) for rule in view.routing.rules())
+        rules = sorted(state.view(controller).routing.rules(), key=lambda rule: rule.owner)
+        yield from dict.fromkeys((controller, rule.name) for rule in rules)
 
 
 def _counts(paths: Paths) -> dict[Place, Count]:

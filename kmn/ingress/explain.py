@@ -126,8 +126,12 @@ def explain(
     stream = _stream(entrance, asked.server_name)
     if stream is not None:
         return _streamed(asked, controller, view, entrance, stream, place)
-    way = _Way(asked, controller, view, place, _entrance(entrance, asked.server_name, view))
-    if entrance.table is None or way.entrance.endswith(_REFUSED):
+    certificate = _certificate(entrance, asked.server_name, view)
+    where = (
+        f"port {entrance.port}, TLS, {_shown(certificate, entrance, view)}" if entrance.tls else f"port {entrance.port}"
+    )
+    way = _Way(asked, controller, view, place, where)
+    if entrance.table is None or (entrance.tls and entrance.strict and certificate is None):
         return way.end(Decision((), None, ()), 0, "connections that nothing is there for are closed")
     decision = decide(view.routing.tables[entrance.table], asked.request)
     lost = tuple(_lost(asked, view, decision, entrance, alone))
@@ -137,26 +141,20 @@ def explain(
     return way.by_rule(decision, decision.winner.rule, tls=entrance.tls)
 
 
-_REFUSED = "refused"
-
-
 # --- the entrance -----------------------------------------------------------------------------------------------
 
 
-def _entrance(entrance: Entrance, server_name: str, view: View) -> str:
-    """The port; of TLS which certificate is shown for the host."""
-    if not entrance.tls:
-        return f"port {entrance.port}"
+def _certificate(entrance: Entrance, server_name: str, view: View) -> Certificate | None:
+    """The one that is for a name, None where there is none of its own."""
     usable = [each for each in entrance.certificates if entrance.strict or each.secret in view.secrets]
-    shown = named([each.host for each in usable], server_name) or ANY_HOST
-    certificate = next((each for each in usable if each.host == shown), None)
-    return f"port {entrance.port}, TLS, {_certificate(certificate, entrance, view)}"
+    found = named([each.host for each in usable], server_name) or ANY_HOST
+    return next((each for each in usable if each.host == found), None)
 
 
-def _certificate(certificate: Certificate | None, entrance: Entrance, view: View) -> str:
-    if certificate is None:
-        return f"no certificate for the host: {_REFUSED}" if entrance.strict else "the default certificate"
-    if certificate.secret not in view.secrets:
+def _shown(certificate: Certificate | None, entrance: Entrance, view: View) -> str:
+    if certificate is None and entrance.strict:
+        return "no certificate for the host"
+    if certificate is None or certificate.secret not in view.secrets:
         return "the default certificate"
     whose = f" for {certificate.host}" if certificate.host else ""
     return f"certificate of Secret {certificate.secret}{whose} ({certificate.owner})"

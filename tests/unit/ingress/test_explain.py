@@ -16,6 +16,7 @@ from kmn.ingress.match import Request, decide, named, unfulfilled
 from kmn.ingress.model import (
     Backend,
     Condition,
+    Entrance,
     Forward,
     Host,
     How,
@@ -26,12 +27,13 @@ from kmn.ingress.model import (
     Routing,
     Rule,
     Share,
+    Stream,
     Table,
     Text,
     Treatment,
     Upstream,
 )
-from kmn.ingress.state import State
+from kmn.ingress.state import State, View
 from kmn.k8s.objects import Object, key_of
 from kmn.k8s.resources import ENDPOINTSLICES, INGRESSCLASSES, INGRESSES, SECRETS, SERVICES
 
@@ -183,17 +185,22 @@ def test_names_of_tls() -> None:
 class TestTreatment:
     """Redirects, rewriting and shares, by a view whose routing is put together by hand."""
 
-    def explained(self, treated: Rule, url: str = "http://a/x/y?q=1") -> Explanation:
+    def view(self) -> View:
         state = State(PAIR)
-        state.update(SERVICES, key_of(service_object("red")), service_object("red"))
-        state.update(ENDPOINTSLICES, key_of(slice_of("red", "10.0.0.1")), slice_of("red", "10.0.0.1"))
-        carrier = ingress("i", rule("a", path("/", "red")))
         nginx = {"metadata": {"name": "nginx"}, "spec": {"controller": NGINX}}
-        state.update(INGRESSCLASSES, key_of(nginx), nginx)
-        state.update(INGRESSES, key_of(carrier), carrier)
-        view = state.view(NGINX)
-        table = {next(iter(view.routing.tables)): of_rules(treated)}
-        view = replace(view, routing=Routing(view.routing.entrances, table))
+        things = [(INGRESSCLASSES, nginx), (SERVICES, service_object("red"))]
+        things += [
+            (ENDPOINTSLICES, slice_of("red", "10.0.0.1")),
+            (INGRESSES, ingress("i", rule("a", path("/", "red")))),
+        ]
+        for resource, obj in things:
+            state.update(resource, key_of(obj), obj)
+        return state.view(NGINX)
+
+    def explained(self, treated: Rule, url: str = "http://a/x/y?q=1") -> Explanation:
+        routing = self.view().routing
+        table = {next(iter(routing.tables)): of_rules(treated)}
+        view = replace(self.view(), routing=Routing(routing.entrances, table))
         return explain(asked_of(Query(url, client="192.0.2.7")), NGINX, view, str, lambda _: Routing((), {}))
 
     def test_redirects(self) -> None:
@@ -217,3 +224,18 @@ class TestTreatment:
         )  # fmt: skip
         assert [(target.backend, target.percent) for target in found.targets] == [("default/red:80", 75.0)]
         assert found.as_json()["backends"][0]["endpoints"] == ["10.0.0.1:8080"]
+
+    def test_connections_that_are_passed_on(self) -> None:
+        """TLS by the name that it asks for; others of its port by rules."""
+        stream = Stream(("*.db", "x.a"), (Share(RED),), Owner("TLSRoute", "default", "db"), "spec.rules[0]")
+        plain = Entrance(5432, streams=(stream._replace(hosts=()),))
+        secure = Entrance(443, next(iter(self.view().routing.tables)), tls=True, strict=True, streams=(stream,))
+        view = replace(self.view(), routing=replace(self.view().routing, entrances=(plain, secure)))
+
+        def asked(url: str) -> Explanation:
+            return explain(asked_of(Query(url)), NGINX, view, str, lambda _: Routing((), {}))
+
+        assert asked("https://one.db/").reason == "TLSRoute default/db spec.rules[0] passes the connection on as it is"
+        assert asked("http://any:5432/").targets[0].endpoints == ("10.0.0.1:8080",)
+        refused = asked("https://a/")
+        assert (refused.verdict, refused.entrance) == ("refused", "port 443, TLS, no certificate for the host")
