@@ -14,13 +14,13 @@ from kmn.errors import UserError
 from kmn.ingress.certificates import self_signed
 from kmn.ingress.explain import Asked, Explanation, Target, explain
 from kmn.ingress.match import Request, shown_path
-from kmn.ingress.state import RESOURCES, State
+from kmn.ingress.state import RESOURCES, State, View
 from kmn.k8s.client import Client
 from kmn.k8s.objects import key_of
 from kmn.k8s.resources import INGRESSCLASSES
 from kmn.policy.places import Places
 
-__all__ = ["Query", "asked_of", "show", "state_of"]
+__all__ = ["Query", "asked_of", "show", "state_of", "views_of"]
 
 _FORMS = ("text", "json", "yaml")
 _PORTS = {"http": 80, "https": 443}
@@ -58,8 +58,12 @@ def _show(query: Query, cluster: str | None) -> int:
     with Cluster.attach(cluster) as running:
         client = running.client
         state, places = state_of(client), _places(client)
-        controllers = _controllers(query, client, state)
-    found = [_explained(asked, controller, state, places) for controller in controllers]
+        views = views_of(state)
+        controllers = _controllers(query, client, sorted(views))
+    found = [
+        explain(asked, controller, views[controller], lambda address: _name(places, address), state.alone)
+        for controller in controllers
+    ]
     chosen = _chosen(found)
     if query.output == "text":
         _print(chosen)
@@ -108,6 +112,11 @@ def state_of(client: Client) -> State:
     return state
 
 
+def views_of(state: State) -> dict[str, View]:
+    """What those do that have proxies, by the names that their counts have."""
+    return {controller: state.view(controller) for controller in state.controllers()}
+
+
 def _places(client: Client) -> Places:
     places = Places()
     for resource in Places.resources:
@@ -116,9 +125,8 @@ def _places(client: Client) -> Places:
     return places
 
 
-def _controllers(query: Query, client: Client, state: State) -> list[str]:
+def _controllers(query: Query, client: Client, known: list[str]) -> list[str]:
     """Those that are asked. Raises UserError when there is none of the name."""
-    known = sorted(state.controllers())
     wanted = query.controller
     if query.ingress_class is not None:
         classes = {obj["metadata"]["name"]: obj["spec"].get("controller") for obj in client.list(INGRESSCLASSES).items}
@@ -130,10 +138,6 @@ def _controllers(query: Query, client: Client, state: State) -> list[str]:
     if not known:
         raise UserError("no ingress controller runs", "an Ingress of class nginx starts one")
     return [wanted] if wanted is not None else known
-
-
-def _explained(asked: Asked, controller: str, state: State, places: Places) -> Explanation:
-    return explain(asked, controller, state.view(controller), lambda ip: _name(places, ip), state.alone)
 
 
 def _name(places: Places, address: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from kmn.cli.ingress import state_of
+from kmn.cli.ingress import state_of, views_of
 from kmn.cli.output import dump, print_rows
 from kmn.cluster import Cluster
 from kmn.errors import UserError
@@ -87,8 +87,8 @@ def rows(names: Iterable[tuple[str, str]], counts: Mapping[Place, Count]) -> lis
 
 def _names(state: State) -> Iterator[tuple[str, str]]:
     """Each rule once, though several hosts may have it, together with others of its object."""
-    for controller in sorted(state.controllers()):
-        rules = sorted(state.view(controller).routing.rules(), key=lambda rule: rule.owner)
+    for controller, view in sorted(views_of(state).items(), key=lambda each: each[0]):
+        rules = sorted(view.routing.rules(), key=lambda rule: rule.owner)
         yield from dict.fromkeys((controller, rule.name) for rule in rules)
 
 

@@ -7,22 +7,18 @@ import json
 import logging
 import os
 import sys
-from collections import deque
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 
 from kmn.cluster import Cluster
 from kmn.errors import UserError
 from kmn.front import select_cluster
 from kmn.ingress.accesslog import Entry, entry_of
 from kmn.ingress.logfile import LogReader, kept_lines
-from kmn.ingress.manifests import INGRESS_PROGRAM
-from kmn.ingress.proxy import access_log_of
+from kmn.ingress.proxy import access_logs, folder_of
 from kmn.k8s import reflector
-from kmn.k8s.dataplane import PROGRAM
 from kmn.k8s.feed import Feed
-from kmn.k8s.objects import Key, Object, annotation, uid_of
+from kmn.k8s.objects import Key, Object, uid_of
 from kmn.k8s.resources import PODS, Resource
 from kmn.k8s.rest import RestClient
 from kmn.naming import Paths
@@ -107,7 +103,7 @@ async def _follow(client: RestClient, paths: Paths, ends: int, query: Query) -> 
     ended = asyncio.Event()
     loop.add_reader(ends, ended.set)
     logs = _Logs(paths, query)
-    feed = Feed(client, (*Places.resources,), logs.put)
+    feed = Feed(client, Places.resources, logs.put)
     feed.start()
     try:
         synced = asyncio.create_task(feed.synced.wait())
@@ -128,67 +124,59 @@ class _Logs:
     """The access log of each ingress proxy, and what is known to explain what they say."""
 
     def __init__(self, paths: Paths, query: Query) -> None:
-        self._paths = paths
+        self._run = paths.root
         self._query = query
         self._places = Places()
-        self._files: dict[Key, Path] = {}
-        self._readers: dict[Key, LogReader] = {}
-        self._begun = False
+        self._pods: dict[str, str] = {}  # by the folder that their proxy has, if one runs there
+        self._readers: dict[str, LogReader] = {}  # by folder
 
     def put(self, resource: Resource, key: Key, obj: Object | None) -> None:
         """An object came, changed or (None) went."""
         self._places.put(resource, key, obj)
-        if resource is not PODS:
-            return
-        if obj is None:
-            self._files.pop(key, None)  # what it has written still comes
-            reader = self._readers.pop(key, None)
-            if reader is not None:
-                self._show_all(key, reader)
-                reader.close()
-        elif annotation(obj, PROGRAM) == INGRESS_PROGRAM and key not in self._files:
-            self._files[key] = access_log_of(self._paths.root, uid_of(obj))
-            if self._begun:
-                self._readers[key] = LogReader(self._files[key])
+        if resource is PODS and obj is not None:
+            self._pods[folder_of(self._run, uid_of(obj)).name] = str(key)
 
     def begin(self) -> None:
         """What is kept of the past, in order of time; from now on all that comes."""
-        past: deque[Entry] = deque(maxlen=self._query.past)
-        for key, file in self._files.items():
-            self._readers[key] = LogReader(file, from_end=True)
+        past: list[Entry] = []
+        for folder, file in access_logs(self._run).items():
+            self._readers[folder] = LogReader(file, from_end=True)
             if self._query.past:
-                entries = (self._entry(key, line) for line in kept_lines(file))
-                past.extend(sorted([*past, *(each for each in entries if each is not None)], key=lambda e: e.time))
+                entries = (self._entry(folder, line) for line in kept_lines(file))
+                past = sorted([*past, *filter(None, entries)], key=lambda entry: entry.time)[-self._query.past :]
         for entry in past:
             self._print(entry)
         if self._query.on:
-            pods = [f"pod {key}" for key in self._readers]
-            _note(f"listening to the ingress proxies of {', '.join(pods) or 'pods that are to come'}")
-        self._begun = True
+            proxies = [f"pod {self._pods.get(folder, folder)}" for folder in self._readers]
+            _note(f"listening to the ingress proxies of {', '.join(proxies) or 'pods that are to come'}")
 
     def look(self) -> bool:
         """Show what came; whether there may be more."""
-        more = [self._show(key, reader) for key, reader in self._readers.items()]
+        files = access_logs(self._run)
+        for folder in files.keys() - self._readers.keys():
+            self._readers[folder] = LogReader(files[folder])
+        more = [self._show(folder, reader) for folder, reader in self._readers.items()]
+        for folder in self._readers.keys() - files.keys():
+            while self._show(folder, self._readers[folder]):
+                pass
+            self._readers.pop(folder).close()
         return any(more)
 
-    def _show_all(self, key: Key, reader: LogReader) -> None:
-        while self._show(key, reader):
-            pass
-
-    def _show(self, key: Key, reader: LogReader) -> bool:
+    def _show(self, folder: str, reader: LogReader) -> bool:
         lines = reader.read()
         for line in lines:
-            entry = self._entry(key, line)
+            entry = self._entry(folder, line)
             if entry is not None:
                 self._print(entry)
         return bool(lines)
 
-    def _entry(self, key: Key, line: bytes) -> Entry | None:
+    def _entry(self, folder: str, line: bytes) -> Entry | None:
         """One that is wanted. A proxy that was killed may have left half a line."""
+        proxy = self._pods.get(folder, folder)
         try:
-            entry = entry_of(line, str(key), self._name)
+            entry = entry_of(line, proxy, self._name)
         except ValueError as error:
-            _note(f"{key}: {error}")
+            _note(f"{proxy}: {error}")
             return None
         return entry if self._query.wanted.wants(entry) else None
 

@@ -26,7 +26,7 @@ from kmn.naming import NETNS_DIR
 from kmn.programs.placement import Place
 from kmn.supervise import Child
 
-__all__ = ["PodProxy", "access_log_of", "folder_of"]
+__all__ = ["PodProxy", "access_logs", "folder_of"]
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +37,13 @@ _CLUSTERS, _LISTENERS = "cluster_manager.cds.version_text", "listener_manager.ld
 
 
 def folder_of(run: Path, uid: str) -> Path:
-    """Where a pod's proxy has its files, in a cluster's folder."""
+    """Where the proxy of a pod has its files, in a cluster's folder."""
     return run / "ingress" / uid[:8]  # the path of a Unix socket may be no longer than 107 bytes
 
 
-def access_log_of(run: Path, uid: str) -> Path:
-    """A pod's access log."""
-    return folder_of(run, uid) / ACCESS_LOG_FILE
+def access_logs(run: Path) -> dict[str, Path]:
+    """Those of all proxies of a cluster, by the names of their folders, which are the beginnings of uids."""
+    return {folder.name: folder / ACCESS_LOG_FILE for folder in run.glob("ingress/*")}
 
 
 class PodProxy:
