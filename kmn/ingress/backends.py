@@ -7,6 +7,7 @@ both families the IPv4 ones are taken. A Service of type ExternalName has one en
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from kmn.ingress.model import Backend, Protocol, Upstream
@@ -69,16 +70,26 @@ def _port(backend: Backend, ports: Iterable[dict[str, Any]]) -> dict[str, Any] |
 
 
 def _external(backend: Backend, spec: dict[str, Any], port: dict[str, Any] | None) -> Endpoints:
-    """As ingress-nginx: where the Service has ports the one of this number or name, else the number itself."""
+    """As ingress-nginx has it (``externalNamePorts``): the target of the Service's port, or a number that the Service
+    does not have as it is; never the proxy's own pod."""
     name, called = f"Service {backend.namespace}/{backend.service}", spec["externalName"].rstrip(".")
+    if _is_local(called):
+        return Endpoints((), f"{name} is of type ExternalName, and {called} would be the controller itself")
     target = (port or {}).get("targetPort")
     if port is not None:
         number = target if isinstance(target, int) else port["port"]
-    elif isinstance(backend.port, int) and not spec.get("ports"):
+    elif isinstance(backend.port, int):
         number = backend.port
     else:
         return Endpoints((), f"{name} has no TCP port {backend.port}")
     return Endpoints(((called, number),), external=True, protocol=_protocol(port or {}))
+
+
+def _is_local(name: str) -> bool:
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
 def _protocol(port: dict[str, Any]) -> Protocol:

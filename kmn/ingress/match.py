@@ -164,11 +164,12 @@ def _path_fits(path: Text, sent: str) -> bool:
 
 
 def _fulfils(condition: Condition, values: Sequence[str]) -> bool:
-    """Of several values one is enough. What is not there has none to compare: conditions on it are not fulfilled,
-    negated ones neither."""
+    """Of several values one is enough. What is not there has none to compare, and is empty to a negated condition."""
     if condition.text.how is How.PRESENT:
         return bool(values) is not condition.negated
-    return bool(values) and any(_equals(condition.text, value) for value in values) is not condition.negated
+    if condition.negated:
+        return not any(_equals(condition.text, value) for value in values or ("",))
+    return any(_equals(condition.text, value) for value in values)
 
 
 def _equals(text: Text, value: str) -> bool:

@@ -222,6 +222,11 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as asking:
+        return asking.connect_ex(str(path)) == 0
+
+
 def ask(connection: UnixConnection, request: Request) -> Told:
     connection.putrequest(request.method, request.target, skip_host=True)
     for name, value in (("Host", request.host), *request.headers, ("Content-Length", "0")):
@@ -249,7 +254,7 @@ def folder(tables: list[Table], tmp_path_factory: pytest.TempPathFactory) -> Ite
         child = subprocess.Popen([*argv, "--log-level", "warning"], cwd=folder, stderr=log, stdout=log)
     try:
         deadline = time.monotonic() + 20
-        while not (folder / f"t{TABLES - 1}.sock").exists():
+        while not listens(folder / f"t{TABLES - 1}.sock"):
             assert child.poll() is None, (folder / "log").read_text()[-3000:]
             assert time.monotonic() < deadline
             time.sleep(0.02)

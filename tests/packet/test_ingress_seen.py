@@ -107,10 +107,13 @@ class Client:
     def __init__(self, cluster: Cluster) -> None:
         self.machine = cluster.host("e1")
         self.address = address_of(cluster)
-        with netns.entered(self.machine.netns):
-            sock = socket.create_connection((self.address, 80), timeout=10)
         self._connection = http.client.HTTPConnection(self.address)
-        self._connection.sock = sock
+        self.reconnect()
+
+    def reconnect(self) -> None:
+        self._connection.close()
+        with netns.entered(self.machine.netns):
+            self._connection.sock = socket.create_connection((self.address, 80), timeout=10)
 
     def get(self, host: str, path: str) -> tuple[int, Object]:
         """Status, and what the pod tells."""
@@ -356,6 +359,27 @@ def test_counters_are_exact_while_rules_change(cluster: Cluster, client: Client)
     assert set(row["answers"]) <= {"2xx", "5xx"}
     assert row["answers"].get("5xx", 0) == answered.get("503", 0)
     assert 0 < row["milliseconds"]["p50"] <= row["milliseconds"]["p99"]
+
+
+def test_counts_and_log_outlive_the_controllers_pod(cluster: Cluster, client: Client) -> None:
+    (proxy,) = cluster.client.list(PODS, "ingress-nginx").items
+    with (
+        there(cluster, client, ingress("outlives", "outlives.test", ("/", "Prefix", "red"))),
+        log_of(cluster, "--json", "--ingress", "outlives", command=("ingress", "log")) as log,
+    ):
+        client.get("outlives.test", "/1")
+        (first,) = log.take(1)
+        cluster.client.delete(PODS, "ingress-nginx", proxy["metadata"]["name"])
+        eventually(lambda: not (cluster.paths.root / "ingress" / proxy["metadata"]["uid"][:8]).exists(), "it is gone")
+        cluster.wait_ready()
+        later = Client(cluster)
+        later.get("outlives.test", "/2")
+        (second,) = log.take(1)
+        assert counters(cluster, "outlives")["requests"] == 2
+        later.close()
+        client.reconnect()
+    assert (first["path"], second["path"]) == ("/1", "/2")
+    assert first["proxy"] == f"ingress-nginx/{proxy['metadata']['name']}" != second["proxy"]
 
 
 # --- what passes ----------------------------------------------------------------------------------------------------

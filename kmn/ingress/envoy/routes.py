@@ -125,6 +125,8 @@ def _condition(condition: Condition) -> Resource:
     inverted = {"invert_match": True} if condition.negated else {}
     if condition.text.how is How.PRESENT:
         return {"name": condition.name, "present_match": True, **inverted}
+    if condition.negated:
+        inverted["treat_missing_header_as_empty"] = True  # otherwise what is missing is unlike nothing
     return {"name": condition.name, "string_match": _string(condition.text), **inverted}
 
 

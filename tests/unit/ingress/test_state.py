@@ -49,6 +49,7 @@ def test_ready_endpoints_of_a_port(port: Any, service: Object, slices: list[Obje
         (80, [{"port": 80, "targetPort": 8080}, {"port": 81}], 8080),
         ("web", [{"port": 80, "name": "web", "targetPort": "named"}], 80),
         (7, [], 7),
+        (7, [{"port": 80}], 7),
     ],
 )
 def test_an_external_name_is_an_endpoint(port: int | str, ports: list[Any], wanted: int) -> None:
@@ -56,6 +57,11 @@ def test_an_external_name_is_an_endpoint(port: int | str, ports: list[Any], want
     service["spec"]["ports"] = ports
     found = endpoints_of(Backend("default", "s", port), service, [])
     assert found == Endpoints((("a.example", wanted),), external=True)
+
+
+def test_a_port_that_an_external_name_does_not_have() -> None:
+    service = service_object("s", {"port": 80}, type="ExternalName", externalName="a.example")
+    assert endpoints_of(Backend("default", "s", "web"), service, []).problem == "Service default/s has no TCP port web"
 
 
 def test_an_external_name_is_looked_up_with_the_clusters_dns() -> None:
@@ -103,8 +109,8 @@ def test_what_is_spoken_with_a_backend(said: str | None, ruled: Protocol, wanted
         (None, "Service default/s does not exist"),
         (service_object("s", {"port": 81}), "Service default/s has no TCP port 80"),
         (service_object("s", {"port": 80, "protocol": "UDP"}), "Service default/s has no TCP port 80"),
-        (service_object("s", {"port": 81}, type="ExternalName", externalName="a.b"),
-         "Service default/s has no TCP port 80"),
+        (service_object("s", type="ExternalName", externalName="localhost"), "localhost would be the controller"),
+        (service_object("s", type="ExternalName", externalName="127.0.0.2"), "127.0.0.2 would be the controller"),
     ],
 )  # fmt: skip
 def test_why_there_is_nobody(service: Object | None, why: str) -> None:
