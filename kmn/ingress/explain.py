@@ -123,14 +123,12 @@ def explain(
         ports = ", ".join(f"{each.port}{' (TLS)' if each.tls else ''}" for each in view.routing.entrances)
         reason = f"port {asked.port} is not there{spoken}; those that are: {ports or 'none'}"
         return Explanation(asked, controller, f"port {asked.port}", None, None, 0, reason)
-    stream = _stream(entrance, asked.server_name)
+    stream = _stream(entrance, asked.server_name, view)
     if stream is not None:
         return _streamed(asked, controller, view, entrance, stream, place)
     certificate = _certificate(entrance, asked.server_name, view)
-    where = (
-        f"port {entrance.port}, TLS, {_shown(certificate, entrance, view)}" if entrance.tls else f"port {entrance.port}"
-    )
-    way = _Way(asked, controller, view, place, where)
+    tls = f", TLS, {_shown(certificate, entrance, view)}" if entrance.tls else ""
+    way = _Way(asked, controller, view, place, f"port {entrance.port}{tls}")
     if entrance.table is None or (entrance.tls and entrance.strict and certificate is None):
         return way.end(Decision((), None, ()), 0, "connections that nothing is there for are closed")
     decision = decide(view.routing.tables[entrance.table], asked.request)
@@ -146,9 +144,14 @@ def explain(
 
 def _certificate(entrance: Entrance, server_name: str, view: View) -> Certificate | None:
     """The one that is for a name, None where there is none of its own."""
-    usable = [each for each in entrance.certificates if entrance.strict or each.secret in view.secrets]
+    usable = _usable(entrance, view)
     found = named([each.host for each in usable], server_name) or ANY_HOST
     return next((each for each in usable if each.host == found), None)
+
+
+def _usable(entrance: Entrance, view: View) -> list[Certificate]:
+    """Those that have a part of the entrance of their own."""
+    return [each for each in entrance.certificates if entrance.strict or each.secret in view.secrets]
 
 
 def _shown(certificate: Certificate | None, entrance: Entrance, view: View) -> str:
@@ -160,10 +163,12 @@ def _shown(certificate: Certificate | None, entrance: Entrance, view: View) -> s
     return f"certificate of Secret {certificate.secret}{whose} ({certificate.owner})"
 
 
-def _stream(entrance: Entrance, name: str) -> Stream | None:
+def _stream(entrance: Entrance, server_name: str, view: View) -> Stream | None:
+    """The one that a connection goes by. Of TLS: unless a certificate is for a name that fits better."""
     if not entrance.tls:
         return next(iter(entrance.streams), None) if entrance.table is None else None
-    found = named([host for stream in entrance.streams for host in stream.hosts], name)
+    passed = [host for stream in entrance.streams for host in stream.hosts]
+    found = named([*passed, *(each.host for each in _usable(entrance, view))], server_name)
     return next((stream for stream in entrance.streams if found in stream.hosts), None)
 
 

@@ -15,6 +15,7 @@ from kmn.ingress.explain import Explanation, explain
 from kmn.ingress.match import Request, decide, named, unfulfilled
 from kmn.ingress.model import (
     Backend,
+    Certificate,
     Condition,
     Entrance,
     Forward,
@@ -34,7 +35,7 @@ from kmn.ingress.model import (
     Upstream,
 )
 from kmn.ingress.state import State, View
-from kmn.k8s.objects import Object, key_of
+from kmn.k8s.objects import Key, Object, key_of
 from kmn.k8s.resources import ENDPOINTSLICES, INGRESSCLASSES, INGRESSES, SECRETS, SERVICES
 
 NGINX = "k8s.io/ingress-nginx"
@@ -232,13 +233,16 @@ class TestTreatment:
         """TLS by the name that it asks for; others of its port by rules."""
         stream = Stream(("*.db", "x.a"), (Share(RED),), Owner("TLSRoute", "default", "db"), "spec.rules[0]")
         plain = Entrance(5432, streams=(stream._replace(hosts=()),))
-        secure = Entrance(443, next(iter(self.view().routing.tables)), tls=True, strict=True, streams=(stream,))
+        certificate = Certificate("two.db", Key("default", "cert"), OWNER)
+        table = next(iter(self.view().routing.tables))
+        secure = Entrance(443, table, tls=True, certificates=(certificate,), strict=True, streams=(stream,))
         view = replace(self.view(), routing=replace(self.view().routing, entrances=(plain, secure)))
 
         def asked(url: str) -> Explanation:
             return explain(asked_of(Query(url)), NGINX, view, str, lambda _: Routing((), {}))
 
         assert asked("https://one.db/").reason == "TLSRoute default/db spec.rules[0] passes the connection on as it is"
+        assert asked("https://two.db/").entrance == "port 443, TLS, the default certificate"  # a name before a wildcard
         assert asked("http://any:5432/").targets[0].endpoints == ("10.0.0.1:8080",)
         refused = asked("https://a/")
         assert (refused.verdict, refused.entrance) == ("refused", "port 443, TLS, no certificate for the host")
