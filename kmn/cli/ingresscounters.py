@@ -88,7 +88,7 @@ def rows(names: Iterable[tuple[str, str]], counts: Mapping[Place, Count]) -> lis
 def _names(state: State) -> Iterator[tuple[str, str]]:
     """Each rule once, though several hosts may have it, together with others of its object."""
     for controller, view in sorted(views_of(state).items(), key=lambda each: each[0]):
-        rules = sorted(view.routing.rules(), key=lambda rule: rule.owner)
+        rules = sorted(view.config.routing.rules(), key=lambda rule: rule.owner)
         yield from dict.fromkeys((controller, rule.name) for rule in rules)
 
 

@@ -11,9 +11,11 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from kmn.ingress.model import Backend, Protocol, Upstream
-from kmn.k8s.objects import Object
+from kmn.k8s.objects import Key, Object
 
-__all__ = ["Endpoints", "endpoints_of"]
+__all__ = ["DNS_SERVICE", "Endpoints", "endpoints_of"]
+
+DNS_SERVICE = Key("kube-system", "kube-dns")
 
 _FAMILIES = ("IPv4", "IPv6")
 # What a Service's ``appProtocol`` asks for (KEP-3726).
@@ -27,12 +29,14 @@ _APP_PROTOCOLS = {
 class Endpoints(NamedTuple):
     """Addresses and ports in order, none of them where nobody is ready; ``problem`` says why there can be none.
 
-    With ``external`` there is one, and it is a DNS name. ``protocol`` is what the Service's port says.
+    With ``external`` there is one, and it is a DNS name, to be looked up with ``resolver``, a DNS server's address.
+    ``protocol`` is what the Service's port says.
     """
 
     addresses: tuple[tuple[str, int], ...]
     problem: str | None = None
     external: bool = False
+    resolver: str = ""
     protocol: Protocol = Protocol.HTTP
 
     def spoken(self, upstream: Upstream) -> Protocol:

@@ -117,10 +117,10 @@ def explain(
     asked: Asked, controller: str, view: View, place: Callable[[str], str], alone: Callable[[Object], Routing]
 ) -> Explanation:
     """``place`` names what has an address; ``alone`` says what an object would do if it were the only one."""
-    entrance = next((each for each in view.routing.entrances if each.port == asked.port), None)
+    entrance = next((each for each in view.config.routing.entrances if each.port == asked.port), None)
     if entrance is None or entrance.tls is not (asked.scheme == "https"):
         spoken = "" if entrance is None else f" for {asked.scheme}: it speaks {'TLS' if entrance.tls else 'no TLS'}"
-        ports = ", ".join(f"{each.port}{' (TLS)' if each.tls else ''}" for each in view.routing.entrances)
+        ports = ", ".join(f"{each.port}{' (TLS)' if each.tls else ''}" for each in view.config.routing.entrances)
         reason = f"port {asked.port} is not there{spoken}; those that are: {ports or 'none'}"
         return Explanation(asked, controller, f"port {asked.port}", None, None, 0, reason)
     stream = _stream(entrance, asked.server_name, view)
@@ -131,7 +131,7 @@ def explain(
     way = _Way(asked, controller, view, place, f"port {entrance.port}{tls}")
     if entrance.table is None or (entrance.tls and entrance.strict and certificate is None):
         return way.end(Decision((), None, ()), 0, "connections that nothing is there for are closed")
-    decision = decide(view.routing.tables[entrance.table], asked.request)
+    decision = decide(view.config.routing.tables[entrance.table], asked.request)
     lost = tuple(_lost(asked, view, decision, entrance, alone))
     decision = Decision(decision.hosts, decision.winner, decision.others + lost)
     if decision.winner is None:
@@ -151,13 +151,13 @@ def _certificate(entrance: Entrance, server_name: str, view: View) -> Certificat
 
 def _usable(entrance: Entrance, view: View) -> list[Certificate]:
     """Those that have a part of the entrance of their own."""
-    return [each for each in entrance.certificates if entrance.strict or each.secret in view.secrets]
+    return [each for each in entrance.certificates if entrance.strict or each.secret in view.config.certified]
 
 
 def _shown(certificate: Certificate | None, entrance: Entrance, view: View) -> str:
     if certificate is None and entrance.strict:
         return "no certificate for the host"
-    if certificate is None or certificate.secret not in view.secrets:
+    if certificate is None or certificate.secret not in view.config.certified:
         return "the default certificate"
     whose = f" for {certificate.host}" if certificate.host else ""
     return f"certificate of Secret {certificate.secret}{whose} ({certificate.owner})"
@@ -245,7 +245,7 @@ def _targets(shares: tuple[Share, ...], view: View, place: Callable[[str], str])
     for share in shares:
         if share.upstream is None or not share.weight:
             continue
-        found = view.endpoints[share.upstream]
+        found = view.config.endpoints[share.upstream]
         ends = tuple(_end(place(ip), ip, port) for ip, port in found.addresses)
         protocol = found.spoken(share.upstream).value
         yield Target(str(share.upstream.backend), protocol, 100 * share.weight / whole, ends, found.problem)
@@ -297,7 +297,7 @@ def _lost(
 ) -> Iterator[Candidate]:
     """Ingresses that would get the request if they were alone, but whose rule is not in the table: an older one says
     the same."""
-    seen = {rule.name for host in view.routing.tables[entrance.table or ""].hosts for rule in host.rules}
+    seen = {rule.name for host in view.config.routing.tables[entrance.table or ""].hosts for rule in host.rules}
     for ingress in view.ingresses.values():
         routing = alone(ingress)
         own = next((each for each in routing.entrances if each.port == entrance.port and each.table), None)

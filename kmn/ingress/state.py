@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kmn.ingress.backends import Endpoints, endpoints_of
+from kmn.ingress.backends import DNS_SERVICE, Endpoints, endpoints_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
 from kmn.ingress.classes import controller_of
 from kmn.ingress.envoy.config import Config, config_of
@@ -21,7 +20,6 @@ __all__ = ["RESOURCES", "State", "View"]
 
 RESOURCES = (INGRESSES, INGRESSCLASSES, SERVICES, ENDPOINTSLICES, SECRETS, PODS)
 _KINDS = {"Ingress": INGRESSES}
-_DNS = Key("kube-system", "kube-dns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +30,6 @@ class View:
     config: Config
     problems: tuple[Problem, ...]
     addresses: tuple[str, ...]  # of its load balancers
-    routing: Routing
-    endpoints: Mapping[Upstream, Endpoints]  # of all upstreams of the routing
-    secrets: frozenset[Key]  # those of its certificates that are good for something
 
 
 class State:
@@ -84,24 +79,18 @@ class State:
         routing = routing_of(taken.values())
         problems = list(routing.problems)
         pairs = self._certificates(routing, problems)
-        endpoints: dict[Upstream, Endpoints] = {}
-        resolver = self._resolver()
+        endpoints = {}
+        why: dict[Upstream, str] = {}
         for upstream in sorted(routing.upstreams(), key=str):
             backend = upstream.backend
             service = Key(backend.namespace, backend.service)
-            slices = self._slices[service].values()
-            found = endpoints_of(backend, self._objects[SERVICES].get(service), slices)
-            if found.external and not resolver:
-                found = Endpoints((), f"Service {service} is of type ExternalName, and there is no Service {_DNS}")
-            endpoints[upstream] = found
-        problems += _of_backends(routing, endpoints)
-        config = config_of(routing, endpoints, pairs, self._default_certificate, resolver)
-        addresses = self._addresses(controller)
-        return View(taken, config, tuple(problems), addresses, routing, endpoints, frozenset(pairs))
-
-    def alone(self, ingress: Object) -> Routing:
-        """What an Ingress would say if it were the only one."""
-        return routing_of([ingress])
+            found = endpoints_of(backend, self._objects[SERVICES].get(service), self._slices[service].values())
+            endpoints[upstream] = found = self._resolved(found)
+            if found.problem is not None:
+                why[upstream] = found.problem
+        problems += _of_backends(routing, why)
+        config = config_of(routing, endpoints, pairs, self._default_certificate)
+        return View(taken, config, tuple(problems), self._addresses(controller))
 
     def _certificates(self, routing: Routing, problems: list[Problem]) -> dict[Key, KeyPair]:
         pairs: dict[Key, KeyPair] = {}
@@ -125,12 +114,6 @@ class State:
                 self._pairs[key] = error
         return self._pairs[key]
 
-    def _resolver(self) -> str:
-        """The address of the cluster's DNS, "" where there is none."""
-        service = self._objects[SERVICES].get(_DNS)
-        address: str = service["spec"].get("clusterIP", "") if service is not None else ""
-        return "" if address == "None" else address
-
     def _addresses(self, controller: str) -> tuple[str, ...]:
         """Of the load balancers that lead to a controller's pods."""
         pods = [pod for pod in self._objects[PODS].values() if annotation(pod, CONTROLLER) == controller]
@@ -144,6 +127,20 @@ class State:
                 entries = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
                 found.update(dict.fromkeys(entry["ip"] for entry in entries if entry.get("ip")))
         return tuple(found)
+
+    def _resolved(self, endpoints: Endpoints) -> Endpoints:
+        """External ones are looked up with the cluster's DNS, as it is asked in pods."""
+        if not endpoints.external:
+            return endpoints
+        dns = self._objects[SERVICES].get(DNS_SERVICE)
+        address = dns["spec"].get("clusterIP", "None") if dns is not None else "None"
+        if address == "None":
+            return Endpoints((), f"its name cannot be looked up: there is no Service {DNS_SERVICE} with an address")
+        return endpoints._replace(resolver=address)
+
+    def alone(self, ingress: Object) -> Routing:
+        """What an Ingress would say if it were the only one."""
+        return routing_of([ingress])
 
     def _file_slice(self, key: Key, before: Object | None, after: Object | None) -> None:
         for each in (before, after):
@@ -170,12 +167,11 @@ def _meaning(ingress: Object | None) -> tuple[object, ...] | None:
     return meta.get("uid"), meta.get("creationTimestamp"), meta.get("annotations"), ingress.get("spec")
 
 
-def _of_backends(routing: Routing, endpoints: Mapping[Upstream, Endpoints]) -> list[Problem]:
+def _of_backends(routing: Routing, why: dict[Upstream, str]) -> list[Problem]:
     """Each object that names a backend is told what is wrong with it."""
     found: dict[Problem, None] = {}
     for owner, upstream in routing.uses():
-        why = endpoints[upstream].problem
-        if why is not None:
-            message = f"{owner}: requests for {upstream.backend} are answered 503: {why}"
+        if upstream in why:
+            message = f"{owner}: requests for {upstream.backend} are answered 503: {why[upstream]}"
             found[Problem(owner, "NoBackend", message)] = None
     return list(found)

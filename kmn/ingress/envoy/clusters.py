@@ -12,8 +12,8 @@ _MANY = 1_000_000  # no limit: Envoy's own are for one upstream of a mesh
 _CONNECT_TIMEOUT = 5.0  # seconds, as ingress-nginx' proxy-connect-timeout
 
 
-def cluster(upstream: Upstream, endpoints: Endpoints, resolver: str = "") -> Resource:
-    """Without endpoints requests are answered 503. ``resolver`` is the address of the DNS server for external ones."""
+def cluster(upstream: Upstream, endpoints: Endpoints) -> Resource:
+    """Without endpoints requests are answered 503."""
     ends = [{"endpoint": {"address": address(ip, port)}} for ip, port in endpoints.addresses]
     thresholds = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), _MANY)
     name = str(upstream)
@@ -21,7 +21,7 @@ def cluster(upstream: Upstream, endpoints: Endpoints, resolver: str = "") -> Res
     return {
         "@type": kind("config.cluster.v3.Cluster"),
         "name": name,
-        **(_by_name(resolver) if endpoints.external else {"type": "STATIC"}),
+        **(_by_name(endpoints.resolver) if endpoints.external else {"type": "STATIC"}),
         "connect_timeout": seconds(patience),
         "circuit_breakers": {"thresholds": [thresholds]},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": ends}]},

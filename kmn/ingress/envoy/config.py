@@ -26,12 +26,16 @@ LISTENERS_FILE, CLUSTERS_FILE = "listeners.json", "clusters.json"
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that changes. Routes by their table, clusters by name, secrets by the name of their file."""
+    """Everything that changes. Routes by their table, clusters by name, secrets by the name of their file; and what it
+    was made of, for those who explain it."""
 
     listeners: tuple[Resource, ...]
     routes: Mapping[str, Resource]
     clusters: Mapping[str, Resource]
     secrets: Mapping[str, Resource]
+    routing: Routing
+    endpoints: Mapping[Upstream, Endpoints]
+    certified: frozenset[Key]  # Secrets whose certificate is shown
 
 
 def config_of(
@@ -39,16 +43,17 @@ def config_of(
     endpoints: Mapping[Upstream, Endpoints],
     pairs: Mapping[Key, KeyPair],
     default_certificate: KeyPair,
-    resolver: str = "",
 ) -> Config:
-    """``pairs`` has the Secrets that are good for something; ``endpoints`` all upstreams of the routing. ``resolver``
-    is the address of the DNS server that external endpoints are looked up with."""
+    """``pairs`` has the Secrets that are good for something; ``endpoints`` all upstreams of the routing."""
     certificates = Certificates(default_certificate, pairs)
     return Config(
         listeners=tuple(listener(entrance, certificates) for entrance in routing.entrances),
         routes={name: route_configuration(name, table) for name, table in routing.tables.items()},
-        clusters={str(upstream): cluster(upstream, found, resolver) for upstream, found in endpoints.items()},
+        clusters={str(upstream): cluster(upstream, found) for upstream, found in endpoints.items()},
         secrets=certificates.files(),
+        routing=routing,
+        endpoints=endpoints,
+        certified=frozenset(pairs),
     )
 
 

@@ -201,10 +201,13 @@ class TestTreatment:
             state.update(resource, key_of(obj), obj)
         return state.view(NGINX)
 
+    def view_of(self, routing: Routing) -> View:
+        view = self.view()
+        return replace(view, config=replace(view.config, routing=routing))
+
     def explained(self, treated: Rule, url: str = "http://a/x/y?q=1") -> Explanation:
-        routing = self.view().routing
-        table = {next(iter(routing.tables)): of_rules(treated)}
-        view = replace(self.view(), routing=Routing(routing.entrances, table))
+        routing = self.view().config.routing
+        view = self.view_of(replace(routing, tables={next(iter(routing.tables)): of_rules(treated)}))
         return explain(asked_of(Query(url, client="192.0.2.7")), NGINX, view, str, lambda _: Routing((), {}))
 
     def test_redirects(self) -> None:
@@ -234,9 +237,9 @@ class TestTreatment:
         stream = Stream(("*.db", "x.a"), (Share(RED),), Owner("TLSRoute", "default", "db"), "spec.rules[0]")
         plain = Entrance(5432, streams=(stream._replace(hosts=()),))
         certificate = Certificate("two.db", Key("default", "cert"), OWNER)
-        table = next(iter(self.view().routing.tables))
+        table = next(iter(self.view().config.routing.tables))
         secure = Entrance(443, table, tls=True, certificates=(certificate,), strict=True, streams=(stream,))
-        view = replace(self.view(), routing=replace(self.view().routing, entrances=(plain, secure)))
+        view = self.view_of(replace(self.view().config.routing, entrances=(plain, secure)))
 
         def asked(url: str) -> Explanation:
             return explain(asked_of(Query(url)), NGINX, view, str, lambda _: Routing((), {}))

@@ -74,7 +74,7 @@ def test_an_external_name_is_looked_up_with_the_clusters_dns() -> None:
     view = state.view(NGINX)
     (problem,) = view.problems
     assert problem.message.endswith(
-        "are answered 503: Service default/s is of type ExternalName, and there is no Service kube-system/kube-dns"
+        "are answered 503: its name cannot be looked up: there is no Service kube-system/kube-dns with an address"
     )
     dns = {"metadata": {"name": "kube-dns", "namespace": "kube-system"}, "spec": {"clusterIP": "10.96.0.10"}}
     state.update(SERVICES, key_of(dns), dns)
