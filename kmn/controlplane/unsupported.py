@@ -10,7 +10,16 @@ from kmn.controlplane.runtime import Reconciler
 from kmn.controlplane.workloads.ownership import get_or_none
 from kmn.k8s.client import WatchEvent
 from kmn.k8s.objects import Key, Object, describe, key_of
-from kmn.k8s.resources import ADMINNETWORKPOLICIES, CLUSTERNETWORKPOLICIES, CRONJOBS, Resource, by_kind
+from kmn.k8s.resources import (
+    ADMINNETWORKPOLICIES,
+    BACKENDTLSPOLICIES,
+    CLUSTERNETWORKPOLICIES,
+    CRONJOBS,
+    LISTENERSETS,
+    UDPROUTES,
+    Resource,
+    by_kind,
+)
 from kmn.policy.clusterwide import not_emulated
 
 __all__ = ["Unsupported"]
@@ -19,6 +28,14 @@ _WHY = {
     CRONJOBS: "its Jobs are not started by the clock; `kubectl create job NAME --from=cronjob/NAME` starts one",
     by_kind("autoscaling/v2", "HorizontalPodAutoscaler"): "nothing is measured that it could scale by",
     by_kind("autoscaling/v1", "HorizontalPodAutoscaler"): "nothing is measured that it could scale by",
+    LISTENERSETS: "give its listeners to the Gateway",
+    UDPROUTES: "Gateways pass on TCP only; a Service of type LoadBalancer takes UDP",
+    BACKENDTLSPOLICIES: "Gateways speak plain HTTP with backends",
+    by_kind(
+        "networking.istio.io/v1", "ServiceEntry"
+    ): "pods have no sidecars: their connections go straight to the host",
+    by_kind("networking.istio.io/v1", "Sidecar"): "pods have no sidecars",
+    by_kind("networking.istio.io/v1", "WorkloadEntry"): "pods have no sidecars",
 }
 # Of kinds that have an effect: what of an object has none.
 _FIELDS: dict[Resource, Callable[[Object], Iterable[str]]] = dict.fromkeys(
