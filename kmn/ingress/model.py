@@ -265,12 +265,14 @@ class Certificate(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """Connections that are passed on as they are: TLS for these hosts (not taken apart), or, without hosts, all."""
+    """Connections that are passed on as they are: TLS for these hosts, or, without hosts, all. With a certificate TLS
+    ends at the proxy."""
 
     hosts: tuple[str, ...]
     shares: tuple[Share, ...]
     owner: Owner
     field: str
+    certificate: Key | None = None  # its Secret
 
 
 class Entrance(NamedTuple):
@@ -306,7 +308,11 @@ class Routing:
 
     def certificates(self) -> Iterator[Certificate]:
         """All of all entrances."""
-        return (certificate for entrance in self.entrances for certificate in entrance.certificates)
+        for entrance in self.entrances:
+            yield from entrance.certificates
+            for stream in entrance.streams:
+                if stream.certificate is not None:
+                    yield Certificate(next(iter(stream.hosts), ANY_HOST), stream.certificate, stream.owner)
 
     def uses(self) -> dict[tuple[Owner, Upstream], None]:
         """Whose requests may go where, each once."""

@@ -3,33 +3,63 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from kmn.ingress.backends import endpoints_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
 from kmn.ingress.classes import controller_of
 from kmn.ingress.envoy.config import Config, config_of
+from kmn.ingress.gateway.classes import controller_of_gateway
+from kmn.ingress.gateway.manifests import program_of
+from kmn.ingress.gateway.reading import Reading, Site, read_gateway
+from kmn.ingress.gateway.report import ROUTES
+from kmn.ingress.gateway.world import World
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
 from kmn.ingress.model import Owner, Problem, Routing, Upstream
 from kmn.ingress.routing import routing_of
 from kmn.k8s.dataplane import PROGRAM
-from kmn.k8s.objects import Key, Object, annotation, labels, namespace_of
-from kmn.k8s.resources import ENDPOINTSLICES, INGRESSCLASSES, INGRESSES, PODS, SECRETS, SERVICES, Resource
+from kmn.k8s.objects import Key, Object, annotation, condition, labels, namespace_of
+from kmn.k8s.resources import (
+    ENDPOINTSLICES,
+    GATEWAYCLASSES,
+    GATEWAYS,
+    INGRESSCLASSES,
+    INGRESSES,
+    NAMESPACES,
+    PODS,
+    REFERENCEGRANTS,
+    SECRETS,
+    SERVICES,
+    Resource,
+)
 
 __all__ = ["RESOURCES", "State", "View"]
 
-RESOURCES = (INGRESSES, INGRESSCLASSES, SERVICES, ENDPOINTSLICES, SECRETS, PODS)
-_KINDS = {"Ingress": INGRESSES}
+_ROUTING = (INGRESSES, GATEWAYS, *ROUTES.values())  # what says where requests go; statuses of these are ours
+RESOURCES = (
+    *_ROUTING,
+    INGRESSCLASSES,
+    GATEWAYCLASSES,
+    REFERENCEGRANTS,
+    NAMESPACES,
+    SERVICES,
+    ENDPOINTSLICES,
+    SECRETS,
+    PODS,
+)
+_KINDS = {resource.kind: resource for resource in _ROUTING}
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one controller does."""
+    """What one controller does, or one Gateway (then ``reading`` is of it)."""
 
     ingresses: dict[Key, Object]  # those that it takes
     config: Config
     problems: tuple[Problem, ...]
     addresses: tuple[str, ...]  # of its load balancers
+    reading: Reading | None = None
 
 
 class State:
@@ -56,7 +86,7 @@ class State:
             self._pairs.pop(key, None)
         if obj is None and before is None:
             return False
-        if resource is not INGRESSES or _meaning(before) != _meaning(obj):
+        if resource not in _ROUTING or _meaning(before) != _meaning(obj):
             self.version += 1
         return True
 
@@ -68,15 +98,51 @@ class State:
         """The object that a rule is of, while it is there."""
         return self._objects[_KINDS[owner.kind]].get(owner.key)
 
+    def gateways(self) -> dict[Key, Object]:
+        """All of them, whose ever they are."""
+        return self._objects[GATEWAYS]
+
+    def routes(self) -> dict[str, Collection[Object]]:
+        """All that attach to Gateways, by kind."""
+        return {kind: self._objects[resource].values() for kind, resource in ROUTES.items()}
+
     def controllers(self) -> set[str]:
-        """Those that have pods."""
-        return {controller for pod in self._objects[PODS].values() if (controller := annotation(pod, CONTROLLER))}
+        """Ingress controllers that have pods, and all Gateways that are ours."""
+        return {
+            *(controller for pod in self._objects[PODS].values() if (controller := annotation(pod, CONTROLLER))),
+            *self._our_gateways(),
+        }
+
+    def _our_gateways(self) -> dict[str, tuple[Object, str]]:
+        """With the controller's name in statuses, by what their pods say that they are."""
+        classes = self._objects[GATEWAYCLASSES]
+        found = ((key, each, controller_of_gateway(each, classes)) for key, each in self.gateways().items())
+        return {program_of(key): (each, name) for key, each, name in found if name is not None}
 
     def view(self, controller: str) -> View:
         """What a controller does with what there is."""
+        if controller in (gateways := self._our_gateways()):
+            return self._gateway_view(controller, *gateways[controller])
         classes = self._objects[INGRESSCLASSES]
         taken = {key: i for key, i in self.ingresses().items() if controller_of(i, classes) == controller}
         routing = routing_of(taken.values())
+        config, problems = self._config(routing)
+        return View(taken, config, problems, self._addresses(controller))
+
+    def _gateway_view(self, controller: str, gateway: Object, name: str) -> View:
+        world = World(
+            self._objects[NAMESPACES],
+            self._objects[SERVICES],
+            self._objects[REFERENCEGRANTS].values(),
+            self.routes(),
+            self._pair,
+        )
+        site = Site(self._addresses(controller), any(_is_ready(pod) for pod in self._pods(controller)))
+        reading = read_gateway(gateway, name, world, site)
+        config, problems = self._config(reading.routing)
+        return View({}, config, problems, (), reading)
+
+    def _config(self, routing: Routing) -> tuple[Config, tuple[Problem, ...]]:
         problems = list(routing.problems)
         pairs = self._certificates(routing, problems)
         endpoints = {}
@@ -89,8 +155,7 @@ class State:
             if found.problem is not None:
                 why[upstream] = found.problem
         problems += _of_backends(routing, why)
-        config = config_of(routing, endpoints, pairs, self._default_certificate)
-        return View(taken, config, tuple(problems), self._addresses(controller))
+        return config_of(routing, endpoints, pairs, self._default_certificate), tuple(problems)
 
     def _certificates(self, routing: Routing, problems: list[Problem]) -> dict[Key, KeyPair]:
         pairs: dict[Key, KeyPair] = {}
@@ -114,9 +179,12 @@ class State:
                 self._pairs[key] = error
         return self._pairs[key]
 
+    def _pods(self, controller: str) -> list[Object]:
+        return [pod for pod in self._objects[PODS].values() if annotation(pod, CONTROLLER) == controller]
+
     def _addresses(self, controller: str) -> tuple[str, ...]:
         """Of the load balancers that lead to a controller's pods."""
-        pods = [pod for pod in self._objects[PODS].values() if annotation(pod, CONTROLLER) == controller]
+        pods = self._pods(controller)
         found: dict[str, None] = {}
         for service in self._objects[SERVICES].values():
             selector = service["spec"].get("selector") or {}
@@ -145,12 +213,16 @@ def _counts(resource: Resource, obj: Object) -> bool:
     return True
 
 
-def _meaning(ingress: Object | None) -> tuple[object, ...] | None:
-    """All of an Ingress but its status, which is what comes of it."""
-    if ingress is None:
+def _is_ready(pod: Object) -> bool:
+    return (condition(pod, "Ready") or {}).get("status") == "True"
+
+
+def _meaning(obj: Object | None) -> tuple[object, ...] | None:
+    """All of an Ingress, a Gateway or a route but its status, which is what comes of it."""
+    if obj is None:
         return None
-    meta = ingress["metadata"]
-    return meta.get("uid"), meta.get("creationTimestamp"), meta.get("annotations"), ingress.get("spec")
+    meta = obj["metadata"]
+    return meta.get("uid"), meta.get("creationTimestamp"), meta.get("annotations"), obj.get("spec")
 
 
 def _of_backends(routing: Routing, why: dict[Upstream, str]) -> list[Problem]:

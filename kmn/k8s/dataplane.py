@@ -14,6 +14,7 @@ __all__ = [
     "DATAPLANE_NAME",
     "EGRESS_ADDRESS",
     "FIRST_POD_OFPORT",
+    "GATEWAY_CONTROLLERS",
     "GATEWAY_MAC",
     "HAIRPIN_IP",
     "HAIRPIN_IPV6",
@@ -67,6 +68,19 @@ IPVS_SCHEDULERS = ("rr", "wrr", "sh")
 
 # Ingress controllers as their users know them: the name of their class, and its spec.controller.
 INGRESS_CONTROLLERS = {"nginx": "k8s.io/ingress-nginx"}
+
+# Controllers of Gateways likewise: the GatewayClass that their guides use, and its spec.controllerName.
+GATEWAY_CONTROLLERS = {
+    "kmn": "kmn.io/gateway-controller",
+    "cilium": "io.cilium/gateway-controller",
+    "contour": "projectcontour.io/gateway-controller",
+    "eg": "gateway.envoyproxy.io/gatewayclass-controller",
+    "istio": "istio.io/gateway-controller",
+    "kgateway": "kgateway.dev/kgateway",
+    "kong": "konghq.com/kic-gateway-controller",
+    "nginx": "gateway.nginx.org/nginx-gateway-controller",
+    "traefik": "traefik.io/gateway-controller",
+}
 
 # Connection tracking zones of a bridge: every connection and its DNAT, and SNAT. A connection that needs both
 # translations is in both, and its answers pass the second first.

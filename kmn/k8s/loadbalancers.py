@@ -14,7 +14,16 @@ from typing import Literal
 from kmn.k8s import objects
 from kmn.k8s.objects import Object
 
-__all__ = ["CLASS_INSTANCE", "CLASS_IP", "FORWARDING", "TARGET", "LoadBalancer", "is_ours", "read_load_balancer"]
+__all__ = [
+    "CLASS_INSTANCE",
+    "CLASS_IP",
+    "FORWARDING",
+    "LB_ADDRESS",
+    "TARGET",
+    "LoadBalancer",
+    "is_ours",
+    "read_load_balancer",
+]
 
 # Values of spec.loadBalancerClass that are this load balancer; no class at all is, too.
 CLASS_IP = "kmn.io/ip"
@@ -23,6 +32,7 @@ _CLASSES = (None, "", CLASS_IP, CLASS_INSTANCE, "kmn.io/load-balancer")
 
 TARGET = "kmn.io/lb-target"  # ip or instance
 FORWARDING = "kmn.io/lb-forwarding"  # nat or dsr
+LB_ADDRESS = "kmn.io/lb-address"  # addresses that it would like to have
 _CILIUM_FORWARDING = "service.cilium.io/forwarding-mode"  # snat or dsr
 _AWS = "service.beta.kubernetes.io/aws-load-balancer-"
 _AZURE = "service.beta.kubernetes.io/azure-"
@@ -220,7 +230,7 @@ _READERS: dict[str, Callable[[LoadBalancer, str, str], None]] = {
     FORWARDING: _forwarding,
     _CILIUM_FORWARDING: _cilium_forwarding,
     "kmn.io/lb-scheme": _scheme,
-    "kmn.io/lb-address": _wanted,
+    LB_ADDRESS: _wanted,
     "metallb.io/loadBalancerIPs": _wanted,
     "metallb.universe.tf/loadBalancerIPs": _wanted,
     _SOURCE_RANGES: _ranges,

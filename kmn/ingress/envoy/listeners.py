@@ -57,7 +57,7 @@ def listener(entrance: Entrance, certificates: Certificates) -> Resource:
     found = {"@type": kind("config.listener.v3.Listener"), **_listener(f"port-{entrance.port}", entrance.port)}
     if not entrance.tls:
         return {**found, "filter_chains": [{"filters": [_clear(entrance)]}]}
-    chains = [_stream_chain(stream) for stream in entrance.streams]
+    chains = [_stream_chain(stream, certificates) for stream in entrance.streams]
     default = None
     if entrance.table is not None:
         default = None if entrance.strict else _https_chain("default", entrance.table, certificates.context(None))
@@ -133,13 +133,16 @@ def _tcp_proxy(shares: Iterable[Share], statistics: str) -> Resource:
     return typed("envoy.filters.network.tcp_proxy", message, stat_prefix=statistics, **target)
 
 
-def _stream_chain(stream: Stream) -> Resource:
+def _stream_chain(stream: Stream, certificates: Certificates) -> Resource:
     name = f"{stream.owner} {stream.field}"
-    return {
-        "name": name,
+    found = {
+        "name": " ".join([name, *stream.hosts]),
         "filter_chain_match": {"server_names": list(stream.hosts)},
         "filters": [_tcp_proxy(stream.shares, "streams")],
     }
+    if stream.certificate is not None:
+        found["transport_socket"] = _tls(certificates.context(stream.certificate))
+    return found
 
 
 def _certificate_chain(certificate: Certificate, table: str, certificates: Certificates) -> Resource:
@@ -149,13 +152,13 @@ def _certificate_chain(certificate: Certificate, table: str, certificates: Certi
 
 
 def _https_chain(name: str, table: str, certificate: Resource) -> Resource:
-    message = "extensions.transport_sockets.tls.v3.DownstreamTlsContext"
     context = {"alpn_protocols": ["h2", "http/1.1"], **certificate}
-    return {
-        "name": name,
-        "transport_socket": typed("envoy.transport_sockets.tls", message, common_tls_context=context),
-        "filters": [_connection_manager(table)],
-    }
+    return {"name": name, "transport_socket": _tls(context), "filters": [_connection_manager(table)]}
+
+
+def _tls(context: Resource) -> Resource:
+    message = "extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+    return typed("envoy.transport_sockets.tls", message, common_tls_context=context)
 
 
 # --- certificates -----------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_what_looks_like_these_mistakes_is_right() -> None:
         (path("/a/.."), 'must not end in "/." or "/.."'),
         (path("/a b"), "must be a path: "),
         (path("/", "Prefix"), "path.type: must be one of"),
-        (filters(REWRITE, matches=[{"path": {"type": "Exact", "value": "/a"}}]), "only for rules with exactly one match"),
+        (filters(REWRITE, matches=[{"path": {"type": "Exact", "value": "/a"}}]), "with exactly one match"),
         (filters(REWRITE, REDIRECT, **ONE_PREFIX), "RequestRedirect and URLRewrite exclude each other"),
         (filters(REDIRECT, **BACKENDS), "a rule with filter RequestRedirect has no backends"),
         (filters(REDIRECT, REDIRECT), "filter RequestRedirect may be there once, is 2 times"),

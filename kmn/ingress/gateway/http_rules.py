@@ -1,0 +1,224 @@
+"""HTTPRoutes and GRPCRoutes: what each match of each rule asks for, and what is done with its requests.
+
+The rules of a route are the same wherever it is attached, but for redirects: these name the port of the listener.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kmn.ingress.gateway.backends import find_backend
+from kmn.ingress.gateway.conditions import Condition
+from kmn.ingress.gateway.world import World
+from kmn.ingress.model import (
+    Action,
+    Answer,
+    Forward,
+    HeaderChange,
+    How,
+    Match,
+    Mirror,
+    Owner,
+    Protocol,
+    Redirect,
+    Rewrite,
+    Rule,
+    Share,
+    Text,
+    Treatment,
+)
+from kmn.ingress.model import Condition as Wanted
+from kmn.k8s.durations import seconds_of
+from kmn.k8s.objects import Object, key_of
+
+__all__ = ["RouteRules", "rules_of"]
+
+Fields = dict[str, Any]
+
+_ALL_PATHS = Text(How.PREFIX)
+_NOT_IN_EFFECT = ("retry", "sessionPersistence")
+
+
+@dataclass(slots=True)
+class RouteRules:
+    """``rules`` in the route's order; a rule with several matches is several. ``unresolved`` is a condition
+    ResolvedRefs; ``dropped`` says which filters cannot be had, so that the requests are answered 500."""
+
+    rules: list[Rule] = field(default_factory=list)
+    unresolved: Condition | None = None
+    dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what has no effect
+
+
+def rules_of(route: Object, world: World) -> RouteRules:
+    """Of an HTTPRoute or a GRPCRoute."""
+    reader = _Reader(route, world)
+    for index, rule in enumerate(route["spec"].get("rules") or ()):
+        reader.rule(f"spec.rules[{index}]", rule)
+    return reader.found
+
+
+class _Reader:
+    def __init__(self, route: Object, world: World) -> None:
+        key = key_of(route)
+        self.found = RouteRules()
+        self._route = route
+        self._world = world
+        self._owner = Owner(route["kind"], key.namespace, key.name)
+        self._grpc = route["kind"] == "GRPCRoute"
+        self._protocol = Protocol.H2C if self._grpc else Protocol.HTTP
+
+    def rule(self, at: str, rule: Fields) -> None:
+        action, treatment = self._filters(f"{at}.filters", rule.get("filters") or ())
+        if action is None:
+            action = Forward(tuple(self._shares(f"{at}.backendRefs", rule.get("backendRefs") or ())))
+        treatment = replace(treatment, timeout=_timeout(rule.get("timeouts") or {}))
+        for name in _NOT_IN_EFFECT:
+            if rule.get(name):
+                self.found.notes.append(f"{at}.{name} has no effect")
+        for index, match in enumerate(rule.get("matches") or [{}]):
+            wanted = _grpc_match(match) if self._grpc else _http_match(match)
+            self.found.rules.append(Rule(wanted, action, self._owner, f"{at}.matches[{index}]", treatment))
+
+    def _shares(self, at: str, backends: Iterable[Fields]) -> Iterator[Share]:
+        for index, backend in enumerate(backends):
+            here = f"{at}[{index}]"
+            found = find_backend(here, backend, self._route, self._world, self._protocol)
+            self._resolve(found.problem)
+            weight = backend.get("weight", 1)
+            action, treatment = self._filters(f"{here}.filters", backend.get("filters") or ())
+            upstream = found.upstream
+            if action is not None or treatment.rewrite or treatment.mirrors:
+                self._drop(f"{here}.filters: of a backend only header modifiers have an effect")
+                upstream = None
+            yield Share(upstream, weight, treatment.request_headers, treatment.response_headers)
+
+    def _filters(self, at: str, filters: Iterable[Fields]) -> tuple[Action | None, Treatment]:
+        """What answers instead of a backend, if anything does, and the rest."""
+        action: Action | None = None
+        treatment = Treatment()
+        for index, entry in enumerate(filters):
+            here = f"{at}[{index}]"
+            match entry["type"]:
+                case "RequestHeaderModifier":
+                    treatment = replace(treatment, request_headers=_headers(entry["requestHeaderModifier"]))
+                case "ResponseHeaderModifier":
+                    treatment = replace(treatment, response_headers=_headers(entry["responseHeaderModifier"]))
+                case "RequestMirror":
+                    mirrors = (*treatment.mirrors, *self._mirror(here, entry["requestMirror"]))
+                    treatment = replace(treatment, mirrors=mirrors)
+                case "RequestRedirect":
+                    action = action or _redirect(entry["requestRedirect"])
+                case "URLRewrite":
+                    treatment = replace(treatment, rewrite=_rewrite(entry["urlRewrite"]))
+                case other:
+                    self._drop(f"{here}: filters of type {other} are not emulated: requests are answered 500")
+                    action = Answer(500)
+        return action, treatment
+
+    def _mirror(self, at: str, mirror: Fields) -> Iterator[Mirror]:
+        found = find_backend(
+            f"{at}.requestMirror.backendRef", mirror["backendRef"], self._route, self._world, self._protocol
+        )
+        self._resolve(found.problem)
+        fraction = mirror.get("fraction") or {"numerator": mirror.get("percent", 100)}
+        if found.upstream is not None:
+            yield Mirror(found.upstream, fraction["numerator"], fraction.get("denominator") or 100)
+
+    def _resolve(self, problem: Condition | None) -> None:
+        self.found.unresolved = self.found.unresolved or problem
+
+    def _drop(self, why: str) -> None:
+        self.found.dropped.append(why)
+
+
+# --- which requests ---------------------------------------------------------------------------------------------
+
+
+def _http_match(match: Fields) -> Match:
+    path = match.get("path") or {}
+    value = path.get("value") or "/"
+    match path.get("type", "PathPrefix"):
+        case "Exact":
+            text = Text(How.EXACT, value)
+        case "RegularExpression":
+            text = Text(How.REGEX, value)
+        case _:
+            text = Text(How.PREFIX, value.rstrip("/"))
+    methods = (match["method"],) if match.get("method") else ()
+    query = _conditions(match.get("queryParams") or (), fold=False)
+    return Match(text, methods, _conditions(match.get("headers") or (), fold=True), query)
+
+
+def _grpc_match(match: Fields) -> Match:
+    method = match.get("method") or {}
+    return Match(_grpc_path(method), headers=_conditions(match.get("headers") or (), fold=True))
+
+
+def _grpc_path(method: Fields) -> Text:
+    """A call goes to ``/service/method``."""
+    service, name = method.get("service"), method.get("method")
+    if not service and not name:
+        return _ALL_PATHS
+    if method.get("type") == "RegularExpression":
+        return Text(How.REGEX, f"/{_group(service)}/{_group(name)}")
+    if service and name:
+        return Text(How.EXACT, f"/{service}/{name}")
+    return Text(How.PREFIX, f"/{service}") if service else Text(How.REGEX, f"/[^/]+/{re.escape(name or '')}")
+
+
+def _group(pattern: str | None) -> str:
+    return f"({pattern})" if pattern else "[^/]+"
+
+
+def _conditions(entries: Iterable[Fields], *, fold: bool) -> tuple[Wanted, ...]:
+    """Of several entries of one name the first counts."""
+    found: dict[str, Wanted] = {}
+    for entry in entries:
+        name = entry["name"].lower() if fold else entry["name"]
+        how = How.REGEX if entry.get("type") == "RegularExpression" else How.EXACT
+        found.setdefault(name, Wanted(name, Text(how, entry["value"])))
+    return tuple(found.values())
+
+
+# --- what is done with them -------------------------------------------------------------------------------------
+
+
+def _headers(change: Fields) -> HeaderChange:
+    """Of several entries of one name the first counts."""
+
+    def pairs(entries: Iterable[Fields]) -> tuple[tuple[str, str], ...]:
+        first: dict[str, tuple[str, str]] = {}
+        for entry in entries:
+            first.setdefault(entry["name"].lower(), (entry["name"], entry["value"]))
+        return tuple(first.values())
+
+    return HeaderChange(
+        pairs(change.get("set") or ()), pairs(change.get("add") or ()), tuple(change.get("remove") or ())
+    )
+
+
+def _path_change(change: Fields) -> tuple[str | None, str | None]:
+    """The whole path, or what stands in for the prefix."""
+    path = change.get("path") or {}
+    return path.get("replaceFullPath"), path.get("replacePrefixMatch")
+
+
+def _redirect(redirect: Fields) -> Redirect:
+    path, prefix = _path_change(redirect)
+    code = redirect.get("statusCode", 302)
+    return Redirect(code, redirect.get("scheme"), redirect.get("hostname"), redirect.get("port"), path, prefix)
+
+
+def _rewrite(rewrite: Fields) -> Rewrite:
+    path, prefix = _path_change(rewrite)
+    return Rewrite(rewrite.get("hostname"), path, prefix)
+
+
+def _timeout(timeouts: Fields) -> float | None:
+    """A request is tried once, so the shorter of both counts; 0 is none."""
+    given = [seconds_of(timeouts[name]) for name in ("request", "backendRequest") if timeouts.get(name)]
+    return min((seconds for seconds in given if seconds), default=None)
