@@ -14,6 +14,7 @@ __all__ = [
     "DATAPLANE_NAME",
     "EGRESS_ADDRESS",
     "FIRST_POD_OFPORT",
+    "GATEWAY",
     "GATEWAY_CONTROLLERS",
     "GATEWAY_MAC",
     "HAIRPIN_IP",
@@ -45,6 +46,8 @@ MAC = "kmn.io/mac"
 OFPORT = "kmn.io/ofport"  # OpenFlow port number on the node's bridge, decimal
 # Annotation of Pods only: one of kmn's own programs listens in the pod: "dns", "ingress", or "none" for the user's.
 PROGRAM = "kmn.io/program"
+# Annotation of Pods only: the Gateway whose listeners are to be had there, by the program "ingress".
+GATEWAY = "kmn.io/gateway"
 # Annotation of Pods only: how much of a Service they get with the scheduler wrr, a whole number from 1 to 256.
 WEIGHT = "kmn.io/weight"
 # Annotation of Pods and Namespaces: the public address under which connections leave the edge.

@@ -72,9 +72,14 @@ class _Reader:
         self._protocol = Protocol.H2C if self._grpc else Protocol.HTTP
 
     def rule(self, at: str, rule: Fields) -> None:
-        action, treatment = self._filters(f"{at}.filters", rule.get("filters") or ())
+        backends = rule.get("backendRefs") or []
+        filters = list(_numbered(f"{at}.filters", rule.get("filters") or ()))
+        if len(backends) == 1:  # what is said of the only backend is said of all requests
+            filters += _numbered(f"{at}.backendRefs[0].filters", backends[0].get("filters") or ())
+            backends = [{**backends[0], "filters": []}]
+        action, treatment = self._filters(filters)
         if action is None:
-            action = Forward(tuple(self._shares(f"{at}.backendRefs", rule.get("backendRefs") or ())))
+            action = Forward(tuple(self._shares(f"{at}.backendRefs", backends)))
         treatment = replace(treatment, timeout=_timeout(rule.get("timeouts") or {}))
         for name in _NOT_IN_EFFECT:
             if rule.get(name):
@@ -89,24 +94,25 @@ class _Reader:
             found = find_backend(here, backend, self._route, self._world, self._protocol)
             self._resolve(found.problem)
             weight = backend.get("weight", 1)
-            action, treatment = self._filters(f"{here}.filters", backend.get("filters") or ())
+            action, treatment = self._filters(_numbered(f"{here}.filters", backend.get("filters") or ()))
             upstream = found.upstream
             if action is not None or treatment.rewrite or treatment.mirrors:
-                self._drop(f"{here}.filters: of a backend only header modifiers have an effect")
+                self._drop(f"{here}.filters: of one backend of several only header modifiers have an effect")
                 upstream = None
             yield Share(upstream, weight, treatment.request_headers, treatment.response_headers)
 
-    def _filters(self, at: str, filters: Iterable[Fields]) -> tuple[Action | None, Treatment]:
+    def _filters(self, filters: Iterable[tuple[str, Fields]]) -> tuple[Action | None, Treatment]:
         """What answers instead of a backend, if anything does, and the rest."""
         action: Action | None = None
         treatment = Treatment()
-        for index, entry in enumerate(filters):
-            here = f"{at}[{index}]"
+        for here, entry in filters:
             match entry["type"]:
                 case "RequestHeaderModifier":
-                    treatment = replace(treatment, request_headers=_headers(entry["requestHeaderModifier"]))
+                    change = _both(treatment.request_headers, _headers(entry["requestHeaderModifier"]))
+                    treatment = replace(treatment, request_headers=change)
                 case "ResponseHeaderModifier":
-                    treatment = replace(treatment, response_headers=_headers(entry["responseHeaderModifier"]))
+                    change = _both(treatment.response_headers, _headers(entry["responseHeaderModifier"]))
+                    treatment = replace(treatment, response_headers=change)
                 case "RequestMirror":
                     mirrors = (*treatment.mirrors, *self._mirror(here, entry["requestMirror"]))
                     treatment = replace(treatment, mirrors=mirrors)
@@ -199,6 +205,14 @@ def _headers(change: Fields) -> HeaderChange:
     return HeaderChange(
         pairs(change.get("set") or ()), pairs(change.get("add") or ()), tuple(change.get("remove") or ())
     )
+
+
+def _both(first: HeaderChange, then: HeaderChange) -> HeaderChange:
+    return HeaderChange(first.set + then.set, first.add + then.add, first.remove + then.remove)
+
+
+def _numbered(at: str, filters: Iterable[Fields]) -> Iterator[tuple[str, Fields]]:
+    return ((f"{at}[{index}]", entry) for index, entry in enumerate(filters))
 
 
 def _path_change(change: Fields) -> tuple[str | None, str | None]:

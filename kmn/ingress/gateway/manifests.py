@@ -13,7 +13,7 @@ from typing import Any
 
 from kmn.ingress.envoy.listeners import HEALTH_PORT
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
-from kmn.k8s.dataplane import PROGRAM
+from kmn.k8s.dataplane import GATEWAY, PROGRAM
 from kmn.k8s.loadbalancers import LB_ADDRESS
 from kmn.k8s.objects import Key, Object, key_of, owner_reference
 
@@ -71,7 +71,8 @@ def _deployment(gateway: Key, meta: dict[str, Any], selector: dict[str, str]) ->
         "readinessProbe": {**probe, "periodSeconds": 1},
         "livenessProbe": {**probe, "failureThreshold": 5},
     }
-    annotations = {**meta["annotations"], PROGRAM: INGRESS_PROGRAM, CONTROLLER: program_of(gateway)}
+    program = {PROGRAM: INGRESS_PROGRAM, CONTROLLER: program_of(gateway), GATEWAY: gateway.name}
+    annotations = {**meta["annotations"], **program}
     template = {
         "metadata": {"labels": meta["labels"], "annotations": annotations},
         "spec": {"containers": [container], "nodeSelector": {"kubernetes.io/os": "linux"}},
