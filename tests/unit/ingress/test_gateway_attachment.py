@@ -114,11 +114,11 @@ def rule(service: str) -> dict[str, Any]:
         ([HTTP, https("b")], {"http": WHOLE, "b": WHOLE}),
         (
             [HTTP, {**HTTP, "name": "b", "protocol": "TCP"}],
-            dict.fromkeys(("http", "b"), {"Accepted": "-ProtocolConflict", "Conflicted": "ProtocolConflict"}),
+            {key: {"Accepted": "-ProtocolConflict", "Conflicted": "ProtocolConflict"} for key in ("http", "b")},
         ),
         (
             [https("a", "x.example"), https("b", "x.example", protocol="TLS", tls={"mode": "Passthrough"})],
-            dict.fromkeys(("a", "b"), {"Accepted": "-HostnameConflict", "Conflicted": "HostnameConflict"}),
+            {key: {"Accepted": "-HostnameConflict", "Conflicted": "HostnameConflict"} for key in ("a", "b")},
         ),
         ([https("a", "x.example"), https("b", "y.example", protocol="TLS", tls={"mode": "Passthrough"})],
          {"a": WHOLE, "b": WHOLE}),

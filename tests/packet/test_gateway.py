@@ -1,0 +1,438 @@
+"""Gateways from outside to pods: HTTP, HTTPS, HTTP/2, TLS passed on and TCP, by requests of an outside host."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import socket
+import ssl
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any
+
+import pytest
+from clusterlab import eventually, running
+
+from kmn import Cluster
+from kmn.emulator import netns
+from kmn.ingress.certificates import KeyPair, self_signed
+from kmn.k8s.errors import NotFound
+from kmn.k8s.objects import Object
+from kmn.k8s.resources import DEPLOYMENTS, EVENTS, GATEWAYS, GRPCROUTES, HTTPROUTES, SERVICES, TCPROUTES, Resource
+
+pytestmark = [pytest.mark.packet, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+BACKEND = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec: {{containers: [{{name: web, image: example.com/web:1, ports: [{{containerPort: 3000}}]}}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {namespace}}}
+spec: {{selector: {{app: {name}}}, ports: [{{port: 8080, targetPort: 3000}}]}}
+---
+"""
+NAMESPACE = "apiVersion: v1\nkind: Namespace\nmetadata: {name: apps, labels: {shop: 'yes'}}\n---\n"
+# A pod in which a test has a server of its own.
+OWN = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: own, labels: {app: own}, annotations: {kmn.io/program: none}}
+spec: {containers: [{name: own, image: example.com/own:1}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: own}
+spec: {selector: {app: own}, ports: [{name: tls, port: 443, targetPort: 4443}, {name: tcp, port: 5432}]}
+"""
+GATEWAY = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: front}
+spec:
+  gatewayClassName: eg
+  listeners:
+  - {name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}
+  - name: https
+    port: 443
+    protocol: HTTPS
+    hostname: shop.example
+    tls: {certificateRefs: [{name: shop-tls}]}
+  - {name: pass, port: 443, protocol: TLS, hostname: own.example, tls: {mode: Passthrough}}
+  - {name: end, port: 8443, protocol: TLS, tls: {certificateRefs: [{name: shop-tls}]}}
+  - {name: db, port: 5432, protocol: TCP}
+"""
+ROUTES = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop}
+spec:
+  parentRefs: [{name: front, sectionName: http}, {name: front, sectionName: https}]
+  hostnames: [shop.example]
+  rules:
+  - matches: [{path: {value: /weights}}]
+    backendRefs: [{name: red, port: 8080, weight: 3}, {name: blue, port: 8080, weight: 1},
+                  {name: grey, port: 8080, weight: 0}]
+  - matches: [{path: {value: /half}}]
+    backendRefs: [{name: red, port: 8080}, {name: none, port: 8080}]
+  - matches: [{path: {value: /idle}}]
+    backendRefs: [{name: idle, port: 8080}]
+  - matches: [{path: {value: /secure}}]
+    filters: [{type: RequestRedirect, requestRedirect: {scheme: https, statusCode: 301}}]
+  - matches: [{path: {value: /old}}]
+    filters:
+    - {type: URLRewrite, urlRewrite: {hostname: in.example, path: {type: ReplacePrefixMatch, replacePrefixMatch: /new}}}
+    - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: X-Way, value: gate}], remove: [X-Own]}}
+    - {type: ResponseHeaderModifier, responseHeaderModifier: {add: [{name: X-Seen, value: "yes"}]}}
+    backendRefs: [{name: red, port: 8080}]
+  - matches: [{path: {value: /red}}, {headers: [{name: Color, value: red}]}]
+    backendRefs: [{name: red, port: 8080}]
+  - matches: [{method: POST}, {queryParams: [{name: color, value: blue}]}]
+    backendRefs: [{name: blue, port: 8080}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls}
+spec:
+  parentRefs: [{name: front, sectionName: http}]
+  hostnames: [calls.example]
+  rules:
+  - matches: [{method: {service: grpc.health.v1.Health}}]
+    backendRefs: [{name: blue, port: 8080}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: own}
+spec: {parentRefs: [{name: front, sectionName: pass}], hostnames: [own.example],
+       rules: [{backendRefs: [{name: own, port: 443}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1alpha3
+kind: TLSRoute
+metadata: {name: ended}
+spec: {parentRefs: [{name: front, sectionName: end}], hostnames: [ended.example],
+       rules: [{backendRefs: [{name: red, port: 8080}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata: {name: db}
+spec: {parentRefs: [{name: front, sectionName: db}], rules: [{backendRefs: [{name: own, port: 5432}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: apps, namespace: apps}
+spec:
+  parentRefs: [{name: front, namespace: default, sectionName: http}]
+  hostnames: ["*.apps.example"]
+  rules: [{backendRefs: [{name: red, namespace: default, port: 8080}]}]
+"""
+GRANT = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: apps}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: apps}]
+  to: [{group: "", kind: Service, name: red}]
+"""
+
+
+def secret(pair: KeyPair) -> Object:
+    texts = {"tls.crt": pair.certificate, "tls.key": pair.key}
+    data = {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
+    meta = {"name": "shop-tls", "namespace": "default"}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "kubernetes.io/tls", "data": data}
+
+
+def reasons(conditions: list[Object]) -> dict[str, str]:
+    return {c["type"]: c["reason"] for c in conditions if "observedGeneration" in c}
+
+
+class Outside:
+    """Host e1, and a Gateway."""
+
+    def __init__(self, cluster: Cluster, gateway: str = "front") -> None:
+        self._cluster = cluster
+        self._netns = cluster.host("e1").netns
+        self._gateway = gateway
+        self.ip = str(cluster.host("e1").ip)
+        eventually(lambda: self.told().get("Programmed") == "Programmed", "the Gateway is programmed")
+        self.address: str = self._status()["addresses"][0]["value"]
+
+    def _status(self) -> Object:
+        found: Object = self._cluster.client.get(GATEWAYS, "default", self._gateway).get("status") or {}
+        return found
+
+    def told(self) -> dict[str, str]:
+        return reasons(self._status().get("conditions") or [])
+
+    def listener(self, name: str) -> Object:
+        found: Object = next(each for each in self._status()["listeners"] if each["name"] == name)
+        return found
+
+    def connect(self, port: int, sni: str | None = None) -> socket.socket:
+        """With TLS if there is a name to ask for."""
+        with netns.entered(self._netns):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(5)
+            sock.connect((self.address, port))
+            if sni is not None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                sock = context.wrap_socket(sock, server_hostname=sni)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def ask(
+        self,
+        path: str,
+        host: str = "shop.example",
+        *,
+        method: str = "GET",
+        port: int = 80,
+        tls: bool = False,
+        **headers: str,
+    ) -> tuple[int, dict[str, str], Object]:
+        """Status, headers and what the pod tells; (0, {}, {}) when there is no answer."""
+        try:
+            sock = self.connect(port, host if tls else None)
+        except OSError:
+            return 0, {}, {}
+        connection = http.client.HTTPConnection(self.address)
+        connection.sock = sock
+        try:
+            connection.request(
+                method, path, headers={"Host": host, **{k.replace("_", "-"): v for k, v in headers.items()}}
+            )
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException):
+            return 0, {}, {}
+        finally:
+            connection.close()
+        found = json.loads(body) if response.status == 200 else {}
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, found
+
+    def backend(self, path: str, host: str = "shop.example", **how: Any) -> str:
+        """The Deployment of the pod that answers, or the status."""
+        status, _, found = self.ask(path, host, **how)
+        return found["pod"].split("-")[0] if status == 200 else str(status)
+
+    def certificate(self, sni: str, port: int = 443) -> bytes:
+        sock = self.connect(port, sni)
+        assert isinstance(sock, ssl.SSLSocket)
+        with sock:
+            return sock.getpeercert(binary_form=True) or b""
+
+    def curl(self, *arguments: str, data: bytes = b"") -> str:
+        command = ["ip", "netns", "exec", self._netns, "curl", "-s", "-m", "5", "-D-", "-o/dev/null", *arguments]
+        return subprocess.run(command, input=data, capture_output=True, check=False).stdout.decode()
+
+
+def der(pair: KeyPair) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(pair.certificate)
+
+
+@contextmanager
+def serving(where: str, port: int, answer: bytes, pair: KeyPair | None = None) -> Iterator[None]:
+    """A server in a pod that says one thing to whoever connects."""
+    with netns.entered(where):
+        listener = socket.create_server(("0.0.0.0", port))
+    context = None
+    if pair is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        file = f"/tmp/{where}.pem"
+        with open(file, "w") as out:
+            out.write(pair.certificate + pair.key)
+        context.load_cert_chain(file)
+        os.unlink(file)
+
+    def serve() -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                with context.wrap_socket(sock, server_side=True) if context else sock as spoken:
+                    spoken.sendall(answer)
+            except OSError:
+                sock.close()
+
+    thread = Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+PAIR, OWN_PAIR = self_signed("shop.example"), self_signed("own.example")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with running("gw") as found:
+        found.apply(
+            NAMESPACE + "".join(BACKEND.format(name=name, namespace="default") for name in ("red", "blue", "grey"))
+        )
+        idle = BACKEND.format(name="idle", namespace="default").replace(
+            "spec:\n  selector", "spec:\n  replicas: 0\n  selector", 1
+        )
+        found.apply(idle + OWN)
+        found.apply(secret(PAIR))
+        found.apply(GATEWAY)
+        found.apply(ROUTES)
+        found.wait_ready()
+        yield found
+
+
+@pytest.fixture(scope="module")
+def outside(cluster: Cluster) -> Outside:
+    found = Outside(cluster)
+    eventually(lambda: found.backend("/red") == "red", "routes are in force")
+    return found
+
+
+def accepted(cluster: Cluster, resource: Resource, name: str, namespace: str = "default") -> list[dict[str, str]]:
+    status = cluster.client.get(resource, namespace, name).get("status") or {}
+    return [reasons(parent["conditions"]) for parent in status.get("parents") or ()]
+
+
+def test_statuses(cluster: Cluster, outside: Outside) -> None:
+    assert outside.told() == {"Accepted": "Accepted", "Programmed": "Programmed"}
+    assert outside.listener("http")["attachedRoutes"] == 3
+    assert [kind["kind"] for kind in outside.listener("pass")["supportedKinds"]] == ["TLSRoute"]
+    good = {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"}
+    assert accepted(cluster, HTTPROUTES, "shop") == [{**good, "ResolvedRefs": "BackendNotFound"}] * 2
+    assert accepted(cluster, GRPCROUTES, "calls") == [good]
+    assert accepted(cluster, TCPROUTES, "db") == [good]
+    assert accepted(cluster, HTTPROUTES, "apps", "apps") == [{**good, "ResolvedRefs": "RefNotPermitted"}]
+
+
+def test_requests_go_by_path_header_method_and_query(outside: Outside) -> None:
+    assert outside.backend("/red/x") == "red"
+    assert outside.backend("/redder") == "404"
+    assert outside.backend("/", Color="red") == "red"
+    assert outside.backend("/", method="POST") == "blue"
+    assert outside.backend("/?color=blue") == "blue"
+    assert outside.backend("/red?color=blue", method="POST") == "red"  # the longer path counts first
+    assert outside.backend("/red", "other.example") == "404"
+    _, _, found = outside.ask("/red")
+    assert found["headers"]["x-forwarded-for"] == outside.ip
+
+
+def test_weights(outside: Outside) -> None:
+    found = Counter(outside.backend("/weights") for _ in range(200))
+    assert set(found) == {"red", "blue"}
+    assert 120 <= found["red"] <= 180  # three of four
+
+
+def test_backends_that_are_not_there(outside: Outside) -> None:
+    found = Counter(outside.backend("/half") for _ in range(60))
+    assert set(found) == {"red", "500"}
+    assert outside.backend("/idle") == "503"
+
+
+def test_redirects_and_rewrites(outside: Outside) -> None:
+    status, headers, _ = outside.ask("/secure/x?y=1")
+    assert (status, headers["location"]) == (301, "https://shop.example/secure/x?y=1")
+    status, headers, found = outside.ask("/old/x?y=1", X_Own="1")
+    assert (status, headers["x-seen"]) == (200, "yes")
+    assert (found["path"], found["host"]) == ("/new/x?y=1", "in.example")
+    assert found["headers"]["x-way"] == "gate"
+    assert "x-own" not in found["headers"]
+
+
+def test_https_by_the_name_that_is_asked_for(outside: Outside) -> None:
+    assert outside.backend("/red", tls=True, port=443) == "red"
+    assert outside.certificate("shop.example") == der(PAIR)
+    with pytest.raises(OSError):
+        outside.connect(443, "unknown.example")
+
+
+def test_grpc_speaks_http2_with_its_backends(outside: Outside) -> None:
+    url = f"http://{outside.address}/grpc.health.v1.Health/Check"
+    call = ("--http2-prior-knowledge", "-HHost: calls.example", "-Hcontent-type: application/grpc", "-Hte: trailers")
+    answer = outside.curl(*call, "--data-binary", "@-", url, data=bytes(5))
+    assert answer.startswith("HTTP/2 200")
+    assert "grpc-status: 0" in answer
+    answer = outside.curl(*call, "--data-binary", "@-", url.replace("Health/Check", "Other/Call"), data=bytes(5))
+    assert "grpc-status: 12" in answer  # unimplemented: no rule has it
+
+
+def test_tls_is_passed_on_or_ended(cluster: Cluster, outside: Outside) -> None:
+    with serving(cluster.pod("own").netns, 4443, b"own\n", OWN_PAIR):
+        eventually(lambda: outside.certificate("own.example") == der(OWN_PAIR), "its own server answers")
+        with outside.connect(443, "own.example") as sock:
+            assert sock.recv(100) == b"own\n"
+    assert outside.backend("/any", "ended.example", tls=True, port=8443) == "red"
+    assert outside.certificate("ended.example", 8443) == der(PAIR)
+
+
+def test_tcp_is_passed_on(cluster: Cluster, outside: Outside) -> None:
+    with serving(cluster.pod("own").netns, 5432, b"db\n"), outside.connect(5432) as sock:
+        assert sock.recv(100) == b"db\n"
+
+
+def test_a_grant_lets_routes_of_another_namespace_in(cluster: Cluster, outside: Outside) -> None:
+    assert outside.backend("/", "a.b.apps.example") == "500"
+    cluster.apply(GRANT)
+    eventually(lambda: outside.backend("/", "a.b.apps.example") == "red", "the grant is in force")
+    eventually(lambda: accepted(cluster, HTTPROUTES, "apps", "apps")[0]["ResolvedRefs"] == "ResolvedRefs", "it is told")
+    cluster.delete(GRANT)
+    eventually(lambda: outside.backend("/", "a.b.apps.example") == "500", "the grant is gone")
+
+
+def test_listeners_come_and_go(cluster: Cluster) -> None:
+    text = GATEWAY.replace("name: front", "name: other").replace("eg", "kmn").split("  - name: https")[0]
+    cluster.apply(text)
+    route = ROUTES.split("---")[0].replace("name: shop", "name: more")
+    cluster.apply(
+        route.replace("[{name: front, sectionName: http}, {name: front, sectionName: https}]", "[{name: other}]")
+    )
+    other = Outside(cluster, "other")
+    eventually(lambda: other.backend("/red") == "red", "it serves")
+    cluster.apply(text + "  - {name: alt, port: 8080, protocol: HTTP}\n")
+    eventually(lambda: other.backend("/red", port=8080) == "red", "the new port serves")
+    assert other.backend("/red") == "red"
+    cluster.apply(text.replace("port: 80,", "port: 81,"))
+    eventually(lambda: other.backend("/red", port=81) == "red", "the changed port serves")
+    assert [p["port"] for p in cluster.client.get(SERVICES, "default", "other-kmn")["spec"]["ports"]] == [81]
+    cluster.delete(text)
+
+    def gone() -> bool:
+        for resource in (DEPLOYMENTS, SERVICES):
+            try:
+                cluster.client.get(resource, "default", "other-kmn")
+            except NotFound:
+                continue
+            return False
+        return True
+
+    eventually(gone, "what belonged to it is gone")
+    eventually(lambda: accepted(cluster, HTTPROUTES, "more") == [], "the route has no parent any more")
+
+
+def test_a_gateway_that_nobody_serves_is_told_so(cluster: Cluster) -> None:
+    cluster.apply(GATEWAY.replace("name: front", "name: lost").replace("eg", "unheard-of"))
+
+    def told() -> str:
+        events = cluster.client.list(EVENTS, "default").items
+        return next((e["message"] for e in events if e["involvedObject"]["name"] == "lost"), "")
+
+    eventually(lambda: "there is no GatewayClass unheard-of" in told(), "an Event says why")
