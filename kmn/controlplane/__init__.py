@@ -16,6 +16,7 @@ from kmn.controlplane.dataplaneproblems import DataPlaneProblems
 from kmn.controlplane.endpoints import EndpointSlices, Mirroring
 from kmn.controlplane.gateways import Gateways
 from kmn.controlplane.ingresscontrollers import IngressControllers
+from kmn.controlplane.istiogateway import IstioGateway
 from kmn.controlplane.loadbalancers import LoadBalancers
 from kmn.controlplane.namespaces import NamespaceContents
 from kmn.controlplane.nodeipam import NodeIpam
@@ -70,6 +71,7 @@ class ControlPlane:
             LoadBalancers(client, spec),
             IngressControllers(client, spec, serve),
             Gateways(client, serve),
+            IstioGateway(client, serve),
             SctpPorts(client, datapath_type),
             DataPlaneProblems(client),
         ]

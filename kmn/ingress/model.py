@@ -90,6 +90,7 @@ class Upstream(NamedTuple):
     backend: Backend
     protocol: Protocol = Protocol.HTTP
     connect_timeout: float | None = None  # seconds; None: the proxy's own
+    labels: tuple[tuple[str, str], ...] = ()  # only endpoints whose pods have these
 
     def __str__(self) -> str:
         own = [str(value.value if isinstance(value, Enum) else value) for value in self._changed()]
@@ -184,13 +185,14 @@ class Match(NamedTuple):
 
 
 class Rewrite(NamedTuple):
-    """What the backend sees instead, besides the query. ``substitution`` is for a rule whose path is a regular
-    expression: ``\\1`` is its first group."""
+    """What the backend sees instead, besides the query. ``substitution`` stands in for what ``pattern`` finds; without
+    a pattern for the path of a rule that is a regular expression: ``\\1`` is its first group."""
 
     host: str | None = None
     path: str | None = None
     prefix: str | None = None  # instead of what the rule's path has matched
     substitution: str | None = None
+    pattern: str | None = None
 
 
 class Mirror(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from kmn.ingress.backends import endpoints_of
@@ -15,6 +15,8 @@ from kmn.ingress.gateway.manifests import program_of
 from kmn.ingress.gateway.reading import Reading, Site, read_gateway
 from kmn.ingress.gateway.report import ROUTES
 from kmn.ingress.gateway.world import World
+from kmn.ingress.istio.manifests import PROGRAM_NAME
+from kmn.ingress.istio.reading import ISTIO_GATEWAY_KIND, IstioWorld, read_istio
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
 from kmn.ingress.model import Owner, Problem, Routing, Upstream
 from kmn.ingress.routing import routing_of
@@ -26,6 +28,9 @@ from kmn.k8s.resources import (
     GATEWAYS,
     INGRESSCLASSES,
     INGRESSES,
+    ISTIO_DESTINATIONRULES,
+    ISTIO_GATEWAYS,
+    ISTIO_VIRTUALSERVICES,
     NAMESPACES,
     PODS,
     REFERENCEGRANTS,
@@ -37,8 +42,10 @@ from kmn.k8s.resources import (
 __all__ = ["RESOURCES", "State", "View"]
 
 _ROUTING = (INGRESSES, GATEWAYS, *ROUTES.values())  # what says where requests go; statuses of these are ours
+_ISTIO = (ISTIO_GATEWAYS, ISTIO_VIRTUALSERVICES, ISTIO_DESTINATIONRULES)
 RESOURCES = (
     *_ROUTING,
+    *_ISTIO,
     INGRESSCLASSES,
     GATEWAYCLASSES,
     REFERENCEGRANTS,
@@ -48,7 +55,7 @@ RESOURCES = (
     SECRETS,
     PODS,
 )
-_KINDS = {resource.kind: resource for resource in _ROUTING}
+_KINDS = {resource.kind: resource for resource in (*_ISTIO, *_ROUTING)} | {ISTIO_GATEWAY_KIND: ISTIO_GATEWAYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +70,21 @@ class View:
 
 
 class State:
-    """Objects of RESOURCES; of pods only those of ingress controllers, of Secrets only those with a certificate."""
+    """Objects of RESOURCES; of pods only those of ingress controllers (and the labels of all), of Secrets only those
+    with a certificate."""
 
     def __init__(self, default_certificate: KeyPair) -> None:
         self._default_certificate = default_certificate
         self._objects: dict[Resource, dict[Key, Object]] = {resource: {} for resource in RESOURCES}
         self._slices: defaultdict[Key, dict[Key, Object]] = defaultdict(dict)  # by Service
+        self._pod_labels: dict[Key, dict[str, str]] = {}
         self._pairs: dict[Key, KeyPair | ValueError] = {}
         self.version = 0  # another one when views may be
 
     def update(self, resource: Resource, key: Key, obj: Object | None) -> bool:
         """Take an object's new state in (None: it is gone); whether it is one that counts."""
         known = self._objects[resource]
+        told = self._file_labels(key, obj) if resource is PODS else False
         if obj is not None and not _counts(resource, obj):
             obj = None
         before = known.pop(key, None)
@@ -85,7 +95,7 @@ class State:
         elif resource is SECRETS:
             self._pairs.pop(key, None)
         if obj is None and before is None:
-            return False
+            return told
         if resource not in _ROUTING or _meaning(before) != _meaning(obj):
             self.version += 1
         return True
@@ -107,8 +117,9 @@ class State:
         return {kind: self._objects[resource].values() for kind, resource in ROUTES.items()}
 
     def controllers(self) -> set[str]:
-        """Ingress controllers that have pods, and all Gateways that are ours."""
+        """Ingress controllers that have pods, all Gateways that are ours, and Istio's when it has something to do."""
         return {
+            *((PROGRAM_NAME,) if any(self._objects[resource] for resource in _ISTIO) else ()),
             *(controller for pod in self._objects[PODS].values() if (controller := annotation(pod, CONTROLLER))),
             *self._our_gateways(),
         }
@@ -123,6 +134,9 @@ class State:
         """What a controller does with what there is."""
         if controller in (gateways := self._our_gateways()):
             return self._gateway_view(controller, *gateways[controller])
+        if controller == PROGRAM_NAME:
+            config, problems = self._config(self._istio())
+            return View({}, config, problems, ())
         classes = self._objects[INGRESSCLASSES]
         taken = {key: i for key, i in self.ingresses().items() if controller_of(i, classes) == controller}
         routing = routing_of(taken.values())
@@ -142,6 +156,10 @@ class State:
         config, problems = self._config(reading.routing)
         return View({}, config, problems, (), reading)
 
+    def _istio(self) -> Routing:
+        gateways, virtual_services, rules = (self._objects[resource].values() for resource in _ISTIO)
+        return read_istio(IstioWorld(gateways, virtual_services, rules, self._objects[SERVICES], self._pair))
+
     def _config(self, routing: Routing) -> tuple[Config, tuple[Problem, ...]]:
         problems = list(routing.problems)
         pairs = self._certificates(routing, problems)
@@ -150,7 +168,8 @@ class State:
         for upstream in sorted(routing.upstreams(), key=str):
             backend = upstream.backend
             service = Key(backend.namespace, backend.service)
-            found = endpoints_of(backend, self._objects[SERVICES].get(service), self._slices[service].values())
+            slices = self._slices[service].values()
+            found = endpoints_of(backend, self._objects[SERVICES].get(service), slices, self._labelled(upstream))
             endpoints[upstream] = found.addresses
             if found.problem is not None:
                 why[upstream] = found.problem
@@ -195,6 +214,27 @@ class State:
                 entries = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
                 found.update(dict.fromkeys(entry["ip"] for entry in entries if entry.get("ip")))
         return tuple(found)
+
+    def _labelled(self, upstream: Upstream) -> Callable[[Object], bool]:
+        """Which endpoints an upstream means: those of pods with its labels."""
+        wanted = dict(upstream.labels)
+
+        def admits(endpoint: Object) -> bool:
+            pod = endpoint.get("targetRef") or {}
+            has = self._pod_labels.get(Key(pod.get("namespace", ""), pod.get("name", "")), {})
+            return wanted.items() <= has.items()
+
+        return admits
+
+    def _file_labels(self, key: Key, pod: Object | None) -> bool:
+        """Whether subsets may be others now: labels of pods that are there already seldom change."""
+        before = self._pod_labels.pop(key, None)
+        if pod is None:
+            return False
+        self._pod_labels[key] = labels(pod)
+        changed = before not in (None, labels(pod)) and bool(self._objects[ISTIO_DESTINATIONRULES])
+        self.version += changed
+        return changed
 
     def _file_slice(self, key: Key, before: Object | None, after: Object | None) -> None:
         for each in (before, after):

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
-import json
 import os
 import socket
 import ssl
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
-from typing import Any
 
 import pytest
 from clusterlab import eventually, running
+from gatewayclient import OutsideClient, certificate_secret, der
 
 from kmn import Cluster
 from kmn.emulator import netns
@@ -146,27 +142,19 @@ spec:
 """
 
 
-def secret(pair: KeyPair) -> Object:
-    texts = {"tls.crt": pair.certificate, "tls.key": pair.key}
-    data = {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
-    meta = {"name": "shop-tls", "namespace": "default"}
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "kubernetes.io/tls", "data": data}
-
-
 def reasons(conditions: list[Object]) -> dict[str, str]:
     return {c["type"]: c["reason"] for c in conditions if "observedGeneration" in c}
 
 
-class Outside:
+class Outside(OutsideClient):
     """Host e1, and a Gateway."""
 
     def __init__(self, cluster: Cluster, gateway: str = "front") -> None:
+        super().__init__(cluster)
         self._cluster = cluster
-        self._netns = cluster.host("e1").netns
         self._gateway = gateway
-        self.ip = str(cluster.host("e1").ip)
         eventually(lambda: self.told().get("Programmed") == "Programmed", "the Gateway is programmed")
-        self.address: str = self._status()["addresses"][0]["value"]
+        self.address = self._status()["addresses"][0]["value"]
 
     def _status(self) -> Object:
         found: Object = self._cluster.client.get(GATEWAYS, "default", self._gateway).get("status") or {}
@@ -178,71 +166,6 @@ class Outside:
     def listener(self, name: str) -> Object:
         found: Object = next(each for each in self._status()["listeners"] if each["name"] == name)
         return found
-
-    def connect(self, port: int, sni: str | None = None) -> socket.socket:
-        """With TLS if there is a name to ask for."""
-        with netns.entered(self._netns):
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(5)
-            sock.connect((self.address, port))
-            if sni is not None:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-                sock = context.wrap_socket(sock, server_hostname=sni)
-        except OSError:
-            sock.close()
-            raise
-        return sock
-
-    def ask(
-        self,
-        path: str,
-        host: str = "shop.example",
-        *,
-        method: str = "GET",
-        port: int = 80,
-        tls: bool = False,
-        **headers: str,
-    ) -> tuple[int, dict[str, str], Object]:
-        """Status, headers and what the pod tells; (0, {}, {}) when there is no answer."""
-        try:
-            sock = self.connect(port, host if tls else None)
-        except OSError:
-            return 0, {}, {}
-        connection = http.client.HTTPConnection(self.address)
-        connection.sock = sock
-        try:
-            connection.request(
-                method, path, headers={"Host": host, **{k.replace("_", "-"): v for k, v in headers.items()}}
-            )
-            response = connection.getresponse()
-            body = response.read()
-        except (OSError, http.client.HTTPException):
-            return 0, {}, {}
-        finally:
-            connection.close()
-        found = json.loads(body) if response.status == 200 else {}
-        return response.status, {name.lower(): value for name, value in response.getheaders()}, found
-
-    def backend(self, path: str, host: str = "shop.example", **how: Any) -> str:
-        """The Deployment of the pod that answers, or the status."""
-        status, _, found = self.ask(path, host, **how)
-        return found["pod"].split("-")[0] if status == 200 else str(status)
-
-    def certificate(self, sni: str, port: int = 443) -> bytes:
-        sock = self.connect(port, sni)
-        assert isinstance(sock, ssl.SSLSocket)
-        with sock:
-            return sock.getpeercert(binary_form=True) or b""
-
-    def curl(self, *arguments: str, data: bytes = b"") -> str:
-        command = ["ip", "netns", "exec", self._netns, "curl", "-s", "-m", "5", "-D-", "-o/dev/null", *arguments]
-        return subprocess.run(command, input=data, capture_output=True, check=False).stdout.decode()
-
-
-def der(pair: KeyPair) -> bytes:
-    return ssl.PEM_cert_to_DER_cert(pair.certificate)
 
 
 @contextmanager
@@ -294,7 +217,7 @@ def cluster() -> Iterator[Cluster]:
             "spec:\n  selector", "spec:\n  replicas: 0\n  selector", 1
         )
         found.apply(idle + OWN)
-        found.apply(secret(PAIR))
+        found.apply(certificate_secret("shop-tls", PAIR))
         found.apply(GATEWAY)
         found.apply(ROUTES)
         found.wait_ready()
