@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from kmn.controlplane.runtime import Reconciler
 from kmn.controlplane.workloads.ownership import get_or_none
+from kmn.ingress.gateway.attachment import other_parents
+from kmn.ingress.gateway.report import ROUTES
 from kmn.k8s.client import WatchEvent
 from kmn.k8s.objects import Key, Object, describe, key_of
 from kmn.k8s.resources import (
@@ -36,11 +38,14 @@ _WHY = {
     ): "pods have no sidecars: their connections go straight to the host",
     by_kind("networking.istio.io/v1", "Sidecar"): "pods have no sidecars",
     by_kind("networking.istio.io/v1", "WorkloadEntry"): "pods have no sidecars",
+    by_kind("networking.istio.io/v1", "WorkloadGroup"): "pods have no sidecars",
+    by_kind("networking.istio.io/v1alpha3", "EnvoyFilter"): "Envoy's configuration is kmn's own",
 }
 # Of kinds that have an effect: what of an object has none.
-_FIELDS: dict[Resource, Callable[[Object], Iterable[str]]] = dict.fromkeys(
-    (ADMINNETWORKPOLICIES, CLUSTERNETWORKPOLICIES), not_emulated
-)
+_FIELDS: dict[Resource, Callable[[Object], Iterable[str]]] = {
+    **dict.fromkeys((ADMINNETWORKPOLICIES, CLUSTERNETWORKPOLICIES), not_emulated),
+    **dict.fromkeys(ROUTES.values(), other_parents),
+}
 
 
 class _Kept(NamedTuple):

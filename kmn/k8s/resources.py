@@ -248,6 +248,8 @@ ALL: tuple[Resource, ...] = (
     _in(_ISTIO_V1, "serviceentries", "ServiceEntry", "se", **_ISTIO),
     _in(_ISTIO_V1, "sidecars", "Sidecar", **_ISTIO),
     _in(_ISTIO_V1, "workloadentries", "WorkloadEntry", "we", **_ISTIO),
+    _in(_ISTIO_V1, "workloadgroups", "WorkloadGroup", "wg", **_ISTIO),
+    _in("networking.istio.io/v1alpha3", "envoyfilters", "EnvoyFilter", **_ISTIO),
     _in("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),
     _in("autoscaling/v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),
     _in("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True),

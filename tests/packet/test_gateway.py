@@ -8,7 +8,7 @@ import ssl
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from clusterlab import eventually, running
@@ -349,6 +349,35 @@ def test_listeners_come_and_go(cluster: Cluster) -> None:
 
     eventually(gone, "what belonged to it is gone")
     eventually(lambda: accepted(cluster, HTTPROUTES, "more") == [], "the route has no parent any more")
+
+
+def test_no_request_is_lost_while_rules_change(cluster: Cluster, outside: Outside) -> None:
+    text = ROUTES.split("---")[0]
+    answers: list[str] = []
+    ended = Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            answers.append(outside.backend("/weights"))
+
+    thread = Thread(target=ask)
+    thread.start()
+    try:
+        for weight in range(20):
+            cluster.apply(text.replace("weight: 3", f"weight: {weight}"))
+        generation = cluster.client.get(HTTPROUTES, "default", "shop")["metadata"]["generation"]
+
+        def observed() -> int:
+            parents = cluster.client.get(HTTPROUTES, "default", "shop")["status"]["parents"]
+            return int(parents[0]["conditions"][0]["observedGeneration"])
+
+        eventually(lambda: observed() == generation, "the last one is in force")
+    finally:
+        ended.set()
+        thread.join()
+        cluster.apply(text)
+    assert set(answers) <= {"red", "blue"}
+    assert len(answers) > 20
 
 
 def test_a_gateway_that_nobody_serves_is_told_so(cluster: Cluster) -> None:

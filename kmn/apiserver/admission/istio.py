@@ -58,7 +58,8 @@ def _server_host(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    if value == "*" or not dns_subdomain(value) or not wildcard_subdomain(value):
+    plain = value.lower()
+    if plain == "*" or not dns_subdomain(plain) or not wildcard_subdomain(plain):
         return ""
     return 'must be a DNS name such as "shop.example", a wildcard such as "*.shop.example", or "*"'
 

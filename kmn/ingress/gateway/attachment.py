@@ -14,7 +14,7 @@ from kmn.ingress.model import ANY_HOST
 from kmn.k8s.objects import Key, Object, key_of, labels, namespace_of
 from kmn.k8s.selectors import selector_of_object
 
-__all__ = ["Attachment", "attach", "parents_of"]
+__all__ = ["Attachment", "attach", "other_parents", "parents_of"]
 
 _ACCEPTED = Condition("Accepted", True, "Accepted", "the route is attached")
 
@@ -34,6 +34,15 @@ def parents_of(route: Object, gateway: Key) -> Iterator[dict[str, Any]]:
         is_gateway = (parent.get("group", GATEWAY_GROUP), parent.get("kind", "Gateway")) == (GATEWAY_GROUP, "Gateway")
         if is_gateway and Key(parent.get("namespace") or namespace_of(route), parent["name"]) == gateway:
             yield parent
+
+
+def other_parents(route: Object) -> Iterator[str]:
+    """What of a route's parentRefs has no effect: those to Services are for a mesh."""
+    for index, parent in enumerate(route["spec"].get("parentRefs") or ()):
+        if parent.get("kind", "Gateway") != "Gateway":
+            yield f"spec.parentRefs[{index}]: {parent['kind']} {parent['name']}: routes have an effect at Gateways only"
+    if route["spec"].get("useDefaultGateways"):
+        yield "spec.useDefaultGateways has no effect: name a Gateway in spec.parentRefs"
 
 
 def attach(

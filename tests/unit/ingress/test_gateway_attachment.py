@@ -21,6 +21,7 @@ from gateway_objects import (
     world,
 )
 
+from kmn.ingress.gateway.attachment import other_parents
 from kmn.ingress.gateway.hostnames import common, covers
 from kmn.k8s.objects import Key, Object
 
@@ -210,3 +211,9 @@ def test_tcp_and_tls_routes() -> None:
     assert {s.certificate for s in ending.streams} == {Key("default", "shop")}
     assert [p.reason for p in found.routing.problems if p.owner.name == "late"] == ["Conflict", "Conflict"]
     assert all(conditions(p)["Accepted"] == "Accepted" for p in found.parents)
+
+
+def test_parents_that_are_no_gateways() -> None:
+    route = http_route("mesh", parent={"kind": "Service", "group": ""})
+    assert read(gateway(), world(route)).parents == ()
+    assert list(other_parents(route)) == ["spec.parentRefs[0]: Service front: routes have an effect at Gateways only"]
