@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from kmn.ingress.model import ANY_HOST
 
-__all__ = ["common", "covers", "specific"]
+__all__ = ["common", "covering", "covers"]
 
 
 def covers(wide: str, narrow: str) -> bool:
@@ -28,7 +28,12 @@ def common(listener: str, routes: Iterable[str]) -> list[str]:
     return list(found) if names else [listener]
 
 
-def specific(hostname: str) -> tuple[int, int]:
-    """Sorts hostnames: the most specific one is the greatest."""
-    exact = bool(hostname) and not hostname.startswith("*.")
-    return (len(hostname) if exact else 0), len(hostname)
+def covering(hostname: str) -> Iterator[str]:
+    """All hostnames that cover this one, the most specific first."""
+    yield hostname
+    labels = hostname.removeprefix("*.").split(".") if hostname else []
+    start = 0 if hostname.startswith("*.") else 1
+    names = (f"*.{'.'.join(labels[index:])}" for index in range(start, len(labels)))
+    yield from (name for name in names if name != hostname)
+    if hostname != ANY_HOST:
+        yield ANY_HOST

@@ -8,10 +8,11 @@ is the most specific one that covers it, and to no other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from kmn.ingress.gateway.hostnames import covers, specific
+from kmn.ingress.gateway.hostnames import covering
 from kmn.ingress.gateway.listeners import Listener
 from kmn.ingress.model import ANY_HOST, Host, How, Redirect, Rule, Table
 
@@ -32,26 +33,28 @@ class Attached(NamedTuple):
 
 def table_of(listeners: Iterable[Listener], attached: Sequence[Attached]) -> Table:
     """``listeners`` are all good ones of a port, ``attached`` what comes in by them."""
-    served = list(listeners)
-    names = {listener.hostname for listener in served} | {name for each in attached for name in each.hosts}
-    return Table(tuple(_host(name, served, attached) for name in sorted(names | {ANY_HOST})))
-
-
-def _host(name: str, listeners: Iterable[Listener], attached: Iterable[Attached]) -> Host:
-    covering = [listener for listener in listeners if covers(listener.hostname, name)]
-    if not covering:
-        return Host(name, (), deep=True)
-    listener = max(covering, key=lambda each: specific(each.hostname))
-    found: list[tuple[tuple[object, ...], Rule]] = []
+    served = {listener.hostname: listener for listener in listeners}
+    by_host: defaultdict[tuple[str, str], list[Attached]] = defaultdict(list)  # by listener and host
     for each in attached:
-        if each.listener is not listener:
-            continue
-        fitting = [host for host in each.hosts if covers(host, name)]
-        if fitting:
-            exact, length = specific(max(fitting, key=specific))
-            for index, rule in enumerate(each.rules):
-                order = (-exact, -length, *_precedence(rule), *each.age, index)
-                found.append((order, _at_listener(rule, listener, name)))
+        for host in each.hosts:
+            by_host[each.listener.name, host].append(each)
+    names = {*served, *(host for _, host in by_host), ANY_HOST}
+    return Table(tuple(_host(name, served, by_host) for name in sorted(names)))
+
+
+def _host(name: str, listeners: Mapping[str, Listener], attached: Mapping[tuple[str, str], Sequence[Attached]]) -> Host:
+    listener = next((listeners[wide] for wide in covering(name) if wide in listeners), None)
+    if listener is None:
+        return Host(name, (), deep=True)
+    found: list[tuple[tuple[object, ...], Rule]] = []
+    taken: set[int] = set()  # a route may have several hostnames that cover this one: by the identity of its entry
+    for level, wide in enumerate(covering(name)):
+        for each in attached.get((listener.name, wide), ()):
+            if id(each) not in taken:
+                for index, rule in enumerate(each.rules):
+                    order = (level, *_precedence(rule), *each.age, index)
+                    found.append((order, _at_listener(rule, listener, name)))
+        taken.update(id(each) for each in attached.get((listener.name, wide), ()))
     return Host(name, tuple(rule for _, rule in sorted(found, key=lambda pair: pair[0])), deep=True)
 
 
