@@ -84,6 +84,12 @@ spec:
     backendRefs: [{name: red, port: 8080}, {name: none, port: 8080}]
   - matches: [{path: {value: /idle}}]
     backendRefs: [{name: idle, port: 8080}]
+  - matches: [{path: {value: /slow}}]
+    timeouts: {request: 300ms}
+    backendRefs: [{name: own, port: 5432}]
+  - matches: [{path: {value: /copied}}]
+    filters: [{type: RequestMirror, requestMirror: {backendRef: {name: own, port: 5432}}}]
+    backendRefs: [{name: red, port: 8080}]
   - matches: [{path: {value: /secure}}]
     filters: [{type: RequestRedirect, requestRedirect: {scheme: https, statusCode: 301}}]
   - matches: [{path: {value: /old}}]
@@ -166,6 +172,35 @@ class Outside(OutsideClient):
     def listener(self, name: str) -> Object:
         found: Object = next(each for each in self._status()["listeners"] if each["name"] == name)
         return found
+
+
+@contextmanager
+def silent(where: str, port: int) -> Iterator[list[bytes]]:
+    """A server in a pod that answers nothing; what it has heard."""
+    with netns.entered(where):
+        listener = socket.create_server(("0.0.0.0", port))
+    heard: list[bytes] = []
+    open_: list[socket.socket] = []
+
+    def listen() -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            open_.append(sock)
+            heard.append(sock.recv(10_000))
+
+    thread = Thread(target=listen)
+    thread.start()
+    try:
+        yield heard
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+        for sock in open_:
+            sock.close()
 
 
 @contextmanager
@@ -310,6 +345,13 @@ def test_tls_is_passed_on_or_ended(cluster: Cluster, outside: Outside) -> None:
 def test_tcp_is_passed_on(cluster: Cluster, outside: Outside) -> None:
     with serving(cluster.pod("own").netns, 5432, b"db\n"), outside.connect(5432) as sock:
         assert sock.recv(100) == b"db\n"
+
+
+def test_timeouts_and_mirrors(cluster: Cluster, outside: Outside) -> None:
+    with silent(cluster.pod("own").netns, 5432) as heard:
+        assert outside.backend("/slow") == "504"
+        assert outside.backend("/copied/x") == "red"
+        eventually(lambda: any(data.startswith(b"GET /copied/x ") for data in heard), "the copy has come")
 
 
 def test_a_grant_lets_routes_of_another_namespace_in(cluster: Cluster, outside: Outside) -> None:
