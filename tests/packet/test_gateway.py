@@ -422,6 +422,40 @@ def test_no_request_is_lost_while_rules_change(cluster: Cluster, outside: Outsid
     assert len(answers) > 20
 
 
+NASTY = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: nasty}
+spec:
+  parentRefs: [{name: front}]
+  hostnames: [nasty.example]
+  rules:
+  - matches:
+    - {path: {type: RegularExpression, value: "/(?!a).*"}}
+    - {headers: [{name: x, type: RegularExpression, value: "("}]}
+    backendRefs: [{name: red, port: 8080}]
+  - filters:
+    - type: RequestHeaderModifier
+      requestHeaderModifier:
+        {set: [{name: Host, value: a%b}, {name: X-Percent, value: "50%"}], remove: [":path", "Host"]}
+    - {type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: '/a\\1%b'}}}
+    backendRefs: [{name: red, port: 8080}]
+"""
+
+
+def test_what_envoy_does_not_take_breaks_nothing_else(cluster: Cluster, outside: Outside) -> None:
+    cluster.apply(NASTY)
+    eventually(lambda: outside.backend("/x", "nasty.example") == "red", "what is good of it is in force")
+    _, _, found = outside.ask("/x", "nasty.example")
+    assert found["path"] == "/a\\1%b/x"
+    assert found["headers"]["x-percent"] == "50%"
+    assert outside.backend("/red") == "red"
+    assert {"PartiallyInvalid"} <= accepted(cluster, HTTPROUTES, "nasty")[0].keys()
+    logs = [file.read_text() for file in cluster.paths.log.glob("envoy-*.log")]
+    assert not any("rejected" in text for text in logs)
+    cluster.delete(NASTY)
+
+
 def test_a_gateway_that_nobody_serves_is_told_so(cluster: Cluster) -> None:
     cluster.apply(GATEWAY.replace("name: front", "name: lost").replace("eg", "unheard-of"))
 

@@ -13,6 +13,7 @@ from typing import Any
 from kmn.ingress.gateway.backends import find_backend
 from kmn.ingress.gateway.conditions import Condition
 from kmn.ingress.gateway.world import World
+from kmn.ingress.headers import is_changeable
 from kmn.ingress.model import (
     Action,
     Answer,
@@ -31,6 +32,7 @@ from kmn.ingress.model import (
     Treatment,
 )
 from kmn.ingress.model import Condition as Wanted
+from kmn.ingress.regexes import checked
 from kmn.k8s.durations import seconds_of
 from kmn.k8s.objects import Object, key_of
 
@@ -45,7 +47,8 @@ _NOT_IN_EFFECT = ("retry", "sessionPersistence")
 @dataclass(slots=True)
 class RouteRules:
     """``rules`` in the route's order; a rule with several matches is several. ``unresolved`` is a condition
-    ResolvedRefs; ``dropped`` says which filters cannot be had, so that the requests are answered 500."""
+    ResolvedRefs; ``dropped`` says which filters cannot be had, so that the requests are answered 500, and which
+    matches, so that they are left out."""
 
     rules: list[Rule] = field(default_factory=list)
     unresolved: Condition | None = None
@@ -85,8 +88,13 @@ class _Reader:
             if rule.get(name):
                 self.found.notes.append(f"{at}.{name} has no effect")
         for index, match in enumerate(rule.get("matches") or [{}]):
-            wanted = _grpc_match(match) if self._grpc else _http_match(match)
-            self.found.rules.append(Rule(wanted, action, self._owner, f"{at}.matches[{index}]", treatment))
+            here = f"{at}.matches[{index}]"
+            try:
+                wanted = _grpc_match(match) if self._grpc else _http_match(match)
+            except ValueError as error:
+                self._drop(f"{here}: {error}: the match is left out")
+                continue
+            self.found.rules.append(Rule(wanted, action, self._owner, here, treatment))
 
     def _shares(self, at: str, backends: Iterable[Fields]) -> Iterator[Share]:
         for index, backend in enumerate(backends):
@@ -108,10 +116,12 @@ class _Reader:
         for here, entry in filters:
             match entry["type"]:
                 case "RequestHeaderModifier":
-                    change = _both(treatment.request_headers, _headers(entry["requestHeaderModifier"]))
+                    change = self._headers(here, entry["requestHeaderModifier"])
+                    change = _both(treatment.request_headers, change)
                     treatment = replace(treatment, request_headers=change)
                 case "ResponseHeaderModifier":
-                    change = _both(treatment.response_headers, _headers(entry["responseHeaderModifier"]))
+                    change = self._headers(here, entry["responseHeaderModifier"])
+                    change = _both(treatment.response_headers, change)
                     treatment = replace(treatment, response_headers=change)
                 case "RequestMirror":
                     mirrors = (*treatment.mirrors, *self._mirror(here, entry["requestMirror"]))
@@ -124,6 +134,24 @@ class _Reader:
                     self._drop(f"{here}: filters of type {other} are not emulated: requests are answered 500")
                     action = Answer(500)
         return action, treatment
+
+    def _headers(self, at: str, modifier: Fields) -> HeaderChange:
+        """Of several entries of one name the first counts. A proxy changes the host by rewriting it, not otherwise."""
+        found: dict[str, tuple[tuple[str, str], ...]] = {}
+        for how in ("set", "add"):
+            first: dict[str, tuple[str, str]] = {}
+            for entry in modifier.get(how) or ():
+                first.setdefault(entry["name"].lower(), (entry["name"], entry["value"]))
+            found[how] = tuple(pair for name, pair in first.items() if self._changeable(f"{at}: {how}", name))
+        removed = modifier.get("remove") or ()
+        kept = tuple(name for name in removed if self._changeable(f"{at}: remove", name.lower()))
+        return HeaderChange(found["set"], found["add"], kept)
+
+    def _changeable(self, at: str, name: str) -> bool:
+        if is_changeable(name):
+            return True
+        self.found.notes.append(f"{at}: {name}: this header cannot be changed")
+        return False
 
     def _mirror(self, at: str, mirror: Fields) -> Iterator[Mirror]:
         found = find_backend(
@@ -151,7 +179,7 @@ def _http_match(match: Fields) -> Match:
         case "Exact":
             text = Text(How.EXACT, value)
         case "RegularExpression":
-            text = Text(How.REGEX, value)
+            text = Text(How.REGEX, checked(value))
         case _:
             text = Text(How.PREFIX, value.rstrip("/"))
     methods = (match["method"],) if match.get("method") else ()
@@ -170,7 +198,7 @@ def _grpc_path(method: Fields) -> Text:
     if not service and not name:
         return _ALL_PATHS
     if method.get("type") == "RegularExpression":
-        return Text(How.REGEX, f"/{_group(service)}/{_group(name)}")
+        return Text(How.REGEX, checked(f"/{_group(service)}/{_group(name)}"))
     if service and name:
         return Text(How.EXACT, f"/{service}/{name}")
     return Text(How.PREFIX, f"/{service}") if service else Text(How.REGEX, f"/[^/]+/{re.escape(name or '')}")
@@ -185,26 +213,15 @@ def _conditions(entries: Iterable[Fields], *, fold: bool) -> tuple[Wanted, ...]:
     found: dict[str, Wanted] = {}
     for entry in entries:
         name = entry["name"].lower() if fold else entry["name"]
-        how = How.REGEX if entry.get("type") == "RegularExpression" else How.EXACT
-        found.setdefault(name, Wanted(name, Text(how, entry["value"])))
+        if entry.get("type") == "RegularExpression":
+            text = Text(How.REGEX, checked(entry["value"]))
+        else:
+            text = Text(How.EXACT, entry["value"])
+        found.setdefault(name, Wanted(name, text))
     return tuple(found.values())
 
 
 # --- what is done with them -------------------------------------------------------------------------------------
-
-
-def _headers(change: Fields) -> HeaderChange:
-    """Of several entries of one name the first counts."""
-
-    def pairs(entries: Iterable[Fields]) -> tuple[tuple[str, str], ...]:
-        first: dict[str, tuple[str, str]] = {}
-        for entry in entries:
-            first.setdefault(entry["name"].lower(), (entry["name"], entry["value"]))
-        return tuple(first.values())
-
-    return HeaderChange(
-        pairs(change.get("set") or ()), pairs(change.get("add") or ()), tuple(change.get("remove") or ())
-    )
 
 
 def _both(first: HeaderChange, then: HeaderChange) -> HeaderChange:

@@ -99,6 +99,7 @@ class _Reader:
         self._world = world
         self._http: defaultdict[int, list[Attached]] = defaultdict(list)
         self._streams: defaultdict[int, list[AttachedStream]] = defaultdict(list)
+        self._empty: set[Owner] = set()  # routes of which nothing is left
         self._problems: list[Problem] = []
         key = key_of(gateway)
         self._owner = Owner("Gateway", key.namespace, key.name)
@@ -118,11 +119,15 @@ class _Reader:
             for listener, _ in attachment.listeners:
                 self.attached_routes[listener.name].add(owner)
             accepted = attachment.accepted
+            if accepted.status and owner in self._empty:
+                accepted = Condition("Accepted", False, "UnsupportedValue", "none of its rules can be had")
             told = tuple(each for each in conditions if accepted.status or each.type == "ResolvedRefs")
             self.parents.append(ParentStatus(owner, attachment.parent, (accepted, *told)))
 
     def _take_rules(self, route: Object, owner: Owner, attachments: Iterable[Attachment]) -> list[Condition]:
         found = rules_of(route, self._world)
+        if found.dropped and not found.rules:
+            self._empty.add(owner)
         for listener, hosts in _of(attachments):
             if listener.good:
                 self._http[listener.port].append(Attached(listener, hosts, found.rules, route_age(route)))
@@ -145,7 +150,9 @@ class _Reader:
             if listener.good:
                 ports[listener.port].append(listener)
         for port, listeners in ports.items():
-            entrances.append(self._entrance(port, listeners, tables))
+            entrance = self._entrance(port, listeners, tables)
+            if entrance.table is not None or entrance.streams:
+                entrances.append(entrance)  # without either it is a closed port
         problems = [*self._problems, *self._not_in_effect()]
         return Routing(tuple(entrances), tables, tuple(dict.fromkeys(problems)))
 
@@ -154,7 +161,7 @@ class _Reader:
         name = f"port-{port}" if web else None
         if name is not None:
             tables[name] = table_of(web, self._http[port])
-        streams, late = streams_of(self._streams[port])
+        streams, late = streams_of(listeners, self._streams[port])
         self._problems += [Problem(owner, "Conflict", f"{owner}: {why}") for owner, why in late]
         certificates = [
             Certificate(listener.hostname, listener.certificate, self._owner)

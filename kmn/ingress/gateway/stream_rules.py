@@ -6,12 +6,13 @@ that want one name, and of two TCPRoutes of one listener, the older one has it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from kmn.ingress.gateway.backends import find_backend
 from kmn.ingress.gateway.conditions import Condition
+from kmn.ingress.gateway.hostnames import covering
 from kmn.ingress.gateway.listeners import Listener
 from kmn.ingress.gateway.world import World
 from kmn.ingress.model import ANY_HOST, Owner, Protocol, Share, Stream
@@ -51,12 +52,20 @@ def shares_of(route: Object, world: World) -> RouteShares:
     return RouteShares(Owner(route["kind"], key.namespace, key.name), tuple(shares), unresolved)
 
 
-def streams_of(attached: Sequence[AttachedStream]) -> tuple[tuple[Stream, ...], list[tuple[Owner, str]]]:
-    """The streams of a port, and whose wishes have no effect, with the reason."""
+def streams_of(
+    listeners: Iterable[Listener], attached: Iterable[AttachedStream]
+) -> tuple[tuple[Stream, ...], list[tuple[Owner, str]]]:
+    """The streams of a port with these listeners, and whose wishes have no effect, with the reason. A host belongs to
+    the listener whose hostname is the most specific one that covers it."""
+    served = {listener.hostname: listener for listener in listeners}
     taken: dict[str, Stream] = {}
     late: list[tuple[Owner, str]] = []
     for each in sorted(attached, key=lambda one: one.age):
         for host in each.hosts:
+            best = next(served[wide] for wide in covering(host) if wide in served)
+            if best is not each.listener:
+                late.append((each.route.owner, f"{host} of port {best.port} belongs to listener {best.name}"))
+                continue
             stream = Stream((host,) if host != ANY_HOST else (), each.route.shares, each.route.owner, "spec.rules[0]")
             stream = stream._replace(certificate=each.listener.certificate)
             earlier = taken.setdefault(host, stream)

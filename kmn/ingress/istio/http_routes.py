@@ -7,9 +7,10 @@ regular expression here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from kmn.ingress.headers import is_changeable
 from kmn.ingress.istio.destinations import Destinations
 from kmn.ingress.model import (
     Action,
@@ -30,6 +31,7 @@ from kmn.ingress.model import (
     Treatment,
     Upstream,
 )
+from kmn.ingress.regexes import checked, groups_of
 from kmn.k8s.durations import seconds_of
 from kmn.k8s.objects import Object, namespace_of
 
@@ -41,6 +43,9 @@ _ALL_PATHS = Text(How.PREFIX)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NOT_IN_EFFECT = ("fault", "retries", "corsPolicy")
 _MILLION = 1_000_000
+_HOST = ("host", ":authority")
+_LONGEST_BODY = 4096  # bytes: Envoy's limit for what it answers itself
+_REFERENCE = re.compile(r"\\([0-9])")
 
 
 class HttpRoutes:
@@ -62,8 +67,13 @@ class HttpRoutes:
                 here = f"{at}.match[{number}]" if route.get("match") else at
                 if match.get("port") not in (None, 0, port) or not self._applies(here, match, gateways):
                     continue
-                path, rewrite = _path(match, rewritable)
-                wanted = Match(path, _methods(match), tuple(_headers(match)), tuple(_query(match)))
+                try:
+                    path, rewrite = _path(match, rewritable)
+                    wanted = Match(path, _methods(match), tuple(_headers(match)), tuple(_query(match)))
+                except ValueError as error:
+                    self._note(f"{here}: {error}: the match has no effect")
+                    continue
+                rewrite = self._with_host(rewrite, route)
                 yield Rule(wanted, action, self._owner, here, self._treatment(at, route, rewrite))
 
     def _applies(self, at: str, match: Fields, gateways: Collection[str]) -> bool:
@@ -80,7 +90,11 @@ class HttpRoutes:
             return self._redirect(f"{at}.redirect", route["redirect"])
         answer = route.get("directResponse")
         if answer:
-            return Answer(answer["status"], (answer.get("body") or {}).get("string") or "")
+            body = (answer.get("body") or {}).get("string") or ""
+            if len(body.encode()) > _LONGEST_BODY:
+                self._note(f"{at}.directResponse.body: more than {_LONGEST_BODY} bytes: it is left out")
+                body = ""
+            return Answer(answer["status"], body)
         if route.get("delegate"):
             self._note(f"{at}.delegate is not emulated: requests are answered 404")
             return Answer(404)
@@ -91,7 +105,8 @@ class HttpRoutes:
             upstream = self._upstream(f"{at}.route[{index}].destination", entry["destination"])
             change = entry.get("headers") or {}
             weight = entry.get("weight") or 0 if len(routes) > 1 else 1
-            yield Share(upstream, weight, _change(change.get("request")), _change(change.get("response")))
+            request, response = (self._change(at, change.get(part)) for part in ("request", "response"))
+            yield Share(upstream, weight, request, response)
 
     def _upstream(self, at: str, destination: Fields) -> Upstream | None:
         found, problem = self._destinations.find(destination, self._namespace, Protocol.HTTP)
@@ -123,11 +138,29 @@ class HttpRoutes:
         timeout = seconds_of(route["timeout"]) if route.get("timeout") else 0.0
         return Treatment(
             rewrite=rewrite,
-            request_headers=_change(change.get("request")),
-            response_headers=_change(change.get("response")),
+            request_headers=self._change(at, change.get("request"), but=_HOST),
+            response_headers=self._change(at, change.get("response")),
             mirrors=tuple(self._mirrors(at, route)),
             timeout=timeout or None,
         )
+
+    def _with_host(self, rewrite: Rewrite | None, route: Fields) -> Rewrite | None:
+        """The host may be set like a header."""
+        wanted = ((route.get("headers") or {}).get("request") or {}).get("set") or {}
+        host = next((value for name, value in wanted.items() if name.lower() in _HOST), None)
+        return (rewrite or Rewrite())._replace(host=host) if host is not None else rewrite
+
+    def _change(self, at: str, headers: Fields | None, but: Collection[str] = ()) -> HeaderChange:
+        """``but`` are headers that somebody else takes care of."""
+        found = headers or {}
+
+        def good(name: str) -> bool:
+            if not is_changeable(name) and name.lower() not in but:
+                self._note(f"{at}.headers: {name}: this header cannot be changed")
+            return is_changeable(name)
+
+        set_, added = (tuple(p for p in (found.get(how) or {}).items() if good(p[0])) for how in ("set", "add"))
+        return HeaderChange(set_, added, tuple(name for name in found.get("remove") or () if good(name)))
 
     def _mirrors(self, at: str, route: Fields) -> Iterator[Mirror]:
         if route.get("mirror"):
@@ -156,13 +189,16 @@ def _path(match: Fields, rewrite: Fields) -> tuple[Text, Rewrite | None]:
     host, new = rewrite.get("authority") or None, rewrite.get("uri") or None
     instead = rewrite.get("uriRegexRewrite")
     if instead:
-        changed = Rewrite(host, pattern=instead.get("match", ""), substitution=instead.get("rewrite", ""))
+        pattern, substitution = checked(instead.get("match", "")), instead.get("rewrite", "")
+        if any(int(number) > groups_of(pattern) for number in _REFERENCE.findall(substitution)):
+            raise ValueError(f'rewrite.uriRegexRewrite: "{substitution}" names more groups than "{pattern}" has')
+        changed = Rewrite(host, pattern=pattern, substitution=substitution)
     else:
         changed = Rewrite(host, path=new)
     if "exact" in uri:
         text = Text(How.EXACT, uri["exact"], case)
     elif "regex" in uri:
-        text = Text(How.REGEX, uri["regex"], case)
+        text = Text(How.REGEX, checked(uri["regex"]), case)
     else:
         prefix = uri.get("prefix") or "/"
         text = _ALL_PATHS if prefix == "/" and not new else Text(How.REGEX, f"{re.escape(prefix)}(.*)", case)
@@ -195,15 +231,5 @@ def _text(wanted: Fields | None) -> Text:
     """Nothing asked of a value: it is there."""
     for how in (How.EXACT, How.PREFIX, How.REGEX):
         if wanted and how.value in wanted:
-            return Text(how, wanted[how.value])
+            return Text(how, checked(wanted[how.value]) if how is How.REGEX else wanted[how.value])
     return Text(How.PRESENT)
-
-
-def _change(headers: Fields | None) -> HeaderChange:
-    found = headers or {}
-
-    def pairs(entries: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
-        return tuple((entries or {}).items())
-
-    removed: Iterable[str] = found.get("remove") or ()
-    return HeaderChange(pairs(found.get("set")), pairs(found.get("add")), tuple(removed))

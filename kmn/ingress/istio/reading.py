@@ -68,6 +68,10 @@ class _Server(NamedTuple):
     certificate: Key | None
     redirects: bool  # to https
 
+    @property
+    def layer(self) -> str:
+        return "TLS" if self.mode else "HTTP" if self.web else "TCP"
+
 
 def read_istio(world: IstioWorld) -> Routing:
     """The ingress gateway's routing."""
@@ -80,7 +84,8 @@ def read_istio(world: IstioWorld) -> Routing:
     tables: dict[str, Table] = {}
     entrances = [reader.entrance(port, servers, tables) for port, servers in ports.items()]
     reader.tell_the_rest()
-    return Routing(tuple(entrances), tables, tuple(dict.fromkeys(reader.problems)))
+    open_ = tuple(each for each in entrances if each.table is not None or each.streams)
+    return Routing(open_, tables, tuple(dict.fromkeys(reader.problems)))
 
 
 class _Reader:
@@ -131,6 +136,7 @@ class _Reader:
     # --- a port
 
     def entrance(self, port: int, servers: Sequence[_Server], tables: dict[str, Table]) -> Entrance:
+        servers = list(self._of_one_kind(port, servers))
         web = [server for server in servers if server.web]
         name = f"port-{port}" if web else None
         if name is not None:
@@ -140,9 +146,18 @@ class _Reader:
             for _, host in server.hosts:
                 if server.certificate is not None:
                     certificates.setdefault(host, Certificate(host, server.certificate, server.owner))
-        streams = tuple(self._streams([server for server in servers if not server.web]))
+        streams = tuple(self._streams([server for server in servers if not server.web], set(certificates)))
         tls = any(server.mode for server in servers)
         return Entrance(port, name, tls, tuple(certificates.values()), strict=True, streams=streams)
+
+    def _of_one_kind(self, port: int, servers: Sequence[_Server]) -> Iterator[_Server]:
+        """A port is one of TLS, of HTTP or of TCP: what its first server is."""
+        for server in servers:
+            if server.layer == servers[0].layer:
+                yield server
+            else:
+                why = f"{servers[0].owner} has {servers[0].layer} on port {port}: the server is left out"
+                self._problem(server.owner, "Conflict", f"{server.field}: {server.layer}: {why}")
 
     def _bound(self, server: _Server) -> Iterator[tuple[Object, set[str], list[str]]]:
         """VirtualServices of a server: the names that they have for its Gateway, and the hosts of both."""
@@ -176,8 +191,8 @@ class _Reader:
         known = sorted({*rules, ANY_HOST})
         return Table(tuple(Host(name, tuple(_in_order(rules.get(name, []))), deep=True) for name in known))
 
-    def _streams(self, servers: Iterable[_Server]) -> Iterator[Stream]:
-        taken: set[str] = set()
+    def _streams(self, servers: Iterable[_Server], taken: set[str]) -> Iterator[Stream]:
+        """Of hosts that are not ``taken``."""
         for server in servers:
             for service, names, hosts in self._bound(server):
                 for wanted, shares, field in self._passed_on(server, service, names, hosts):

@@ -217,3 +217,19 @@ def test_parents_that_are_no_gateways() -> None:
     route = http_route("mesh", parent={"kind": "Service", "group": ""})
     assert read(gateway(), world(route)).parents == ()
     assert list(other_parents(route)) == ["spec.parentRefs[0]: Service front: routes have an effect at Gateways only"]
+
+
+def test_a_name_of_tls_belongs_to_one_listener() -> None:
+    wild = https("wild", "*.example", protocol="TLS", tls={"mode": "Passthrough"})
+    rules = [{"backendRefs": [{"name": "web", "port": 80}]}]
+    route = made("TLSRoute", "r", parentRefs=[{"name": "front"}], rules=rules, hostnames=["a.example", "b.example"])
+    found = read(gateway(https("one", "a.example"), wild), world(route))
+    (entrance,) = found.routing.entrances
+    assert [stream.hosts for stream in entrance.streams] == [("b.example",)]
+    assert [c.host for c in entrance.certificates] == ["a.example"]
+    assert "a.example of port 443 belongs to listener one" in found.routing.problems[0].message
+
+
+def test_a_port_without_routes_of_connections_is_closed() -> None:
+    passing = https("pass", protocol="TLS", tls={"mode": "Passthrough"})
+    assert read(gateway(passing), world()).routing.entrances == ()

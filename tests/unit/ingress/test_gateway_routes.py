@@ -224,3 +224,20 @@ def test_grpc_routes(method: dict[str, Any], path: Text) -> None:
     (rule,) = host(found, "").rules
     assert rule.match.path == path
     assert [upstream.protocol for upstream in rule.upstreams()] == [Protocol.H2C]
+
+
+def test_a_regular_expression_that_envoy_does_not_take_is_left_out_and_told() -> None:
+    bad, good = to("web", "/(?=a)", "RegularExpression"), to("b", "/b")
+    found = read_rules(bad, good)
+    assert [told(rule) for rule in host(found, "").rules] == ["b"]
+    assert conditions(found.parents[0])["PartiallyInvalid"] == "UnsupportedValue"
+    assert conditions(read_rules(bad).parents[0])["Accepted"] == "-UnsupportedValue"
+    headers = [{"name": "x", "type": "RegularExpression", "value": "("}]
+    assert conditions(read_rules(to("web", match={"headers": headers})).parents[0])["Accepted"] == "-UnsupportedValue"
+
+
+def test_headers_that_a_proxy_does_not_change_are_told() -> None:
+    set_ = [{"name": "Host", "value": "a"}, {"name": "X", "value": "b"}]
+    found = read_rules(to("web", filters=[change("RequestHeaderModifier", set=set_, remove=[":path", "Y"])]))
+    assert host(found, "").rules[0].treatment.request_headers == HeaderChange(set=(("X", "b"),), remove=("Y",))
+    assert len(found.routing.problems) == 2

@@ -289,3 +289,34 @@ def test_tls_and_tcp() -> None:
     assert [(s.hosts, s.certificate) for s in tls.streams] == [(("own.example",), None)]
     assert [(s.hosts, s.certificate) for s in tcp.streams] == [((), None)]
     assert [(s.hosts, s.certificate) for s in ended.streams] == [(("db.example",), SECRET)]
+
+
+def test_a_port_is_of_one_kind() -> None:
+    routing = read(gateway(server(80, "HTTP"), server(80, "TCP")), virtual(to("web")))
+    assert [(entrance.port, entrance.streams) for entrance in routing.entrances] == [(8080, ())]
+    assert problems(routing)[0][:2] == ("front", "Conflict")
+
+
+@pytest.mark.parametrize(
+    ("http", "words"),
+    [
+        (to("web", match=[{"uri": {"regex": "/(?!a)"}}]), "no look-around"),
+        (to("web", match=[{"headers": {"a": {"regex": "("}}}]), "match[0]: missing )"),
+        (to("web", rewrite={"uriRegexRewrite": {"match": "/a", "rewrite": "/\\1"}}), "names more groups than"),
+    ],
+)
+def test_what_envoy_would_refuse_all_routes_for_is_left_out(http: dict[str, Any], words: str) -> None:
+    routing = read(gateway(), virtual(http, to("old")))
+    assert [told(rule) for rule in host(routing).rules] == ["old"]
+    assert words in problems(routing)[0][2]
+
+
+def test_headers_that_are_none() -> None:
+    change = {"request": {"set": {":authority": "in.example", "a b": "1", "c": "2"}, "remove": [":path"]}}
+    routing = read(gateway(), virtual(to("web", headers=change)))
+    (rule,) = host(routing).rules
+    assert rule.treatment.rewrite == Rewrite("in.example")
+    assert rule.treatment.request_headers == HeaderChange(set=(("c", "2"),))
+    assert [p[2] for p in problems(routing)] == [
+        f"spec.http[0].headers: {name}: this header cannot be changed" for name in ("a b", ":path")
+    ]
