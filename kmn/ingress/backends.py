@@ -6,7 +6,7 @@ Service with endpoints in both families the IPv4 ones are taken. One of type Ext
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
@@ -44,8 +44,13 @@ class Endpoints(NamedTuple):
         return self.protocol if upstream.protocol is Protocol.HTTP else upstream.protocol
 
 
-def endpoints_of(backend: Backend, service: Object | None, slices: Iterable[Object]) -> Endpoints:
-    """``slices`` are those of the Service."""
+def endpoints_of(
+    backend: Backend,
+    service: Object | None,
+    slices: Iterable[Object],
+    admits: Callable[[Object], bool] = lambda endpoint: True,
+) -> Endpoints:
+    """``slices`` are those of the Service; ``admits`` tells which of their endpoints are wanted."""
     name = f"Service {backend.namespace}/{backend.service}"
     if service is None:
         return Endpoints((), f"{name} does not exist")
@@ -61,7 +66,8 @@ def endpoints_of(backend: Backend, service: Object | None, slices: Iterable[Obje
         number = next((p.get("port") for p in each.get("ports") or () if (p.get("name") or "") == called), None)
         if number is not None:
             ready = found.setdefault(each.get("addressType", "IPv4"), set())
-            ready.update((end["addresses"][0], number) for end in each.get("endpoints") or () if _is_ready(end))
+            wanted = (end for end in each.get("endpoints") or () if _is_ready(end) and admits(end))
+            ready.update((end["addresses"][0], number) for end in wanted)
     addresses = next((tuple(sorted(found[family])) for family in _FAMILIES if found.get(family)), ())
     return Endpoints(addresses, protocol=_protocol(port))
 

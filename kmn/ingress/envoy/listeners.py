@@ -61,7 +61,7 @@ def listener(entrance: Entrance, certificates: Certificates) -> Resource:
     if not entrance.tls:
         found |= {"listener_filters": inspectors} if inspectors else {}
         return {**found, "filter_chains": [{"filters": [_clear(entrance)]}]}
-    chains = [_stream_chain(stream) for stream in entrance.streams]
+    chains = [_stream_chain(stream, certificates) for stream in entrance.streams]
     default = None
     if entrance.table is not None:
         default = None if entrance.strict else _https_chain("default", entrance, certificates.context(None))
@@ -144,13 +144,16 @@ def _tcp_proxy(shares: Iterable[Share], statistics: str) -> Resource:
     return typed("envoy.filters.network.tcp_proxy", message, stat_prefix=statistics, access_log=stream_log(), **target)
 
 
-def _stream_chain(stream: Stream) -> Resource:
+def _stream_chain(stream: Stream, certificates: Certificates) -> Resource:
     name = f"{stream.owner} {stream.field}"
-    return {
-        "name": name,
+    found = {
+        "name": " ".join([name, *stream.hosts]),
         "filter_chain_match": {"server_names": list(stream.hosts)},
         "filters": [_tcp_proxy(stream.shares, "streams")],
     }
+    if stream.certificate is not None:
+        found["transport_socket"] = _tls(certificates.context(stream.certificate))
+    return found
 
 
 def _certificate_chain(certificate: Certificate, entrance: Entrance, certificates: Certificates) -> Resource:
@@ -160,13 +163,13 @@ def _certificate_chain(certificate: Certificate, entrance: Entrance, certificate
 
 
 def _https_chain(name: str, entrance: Entrance, certificate: Resource) -> Resource:
-    message = "extensions.transport_sockets.tls.v3.DownstreamTlsContext"
     context = {"alpn_protocols": ["h2", "http/1.1"], **certificate}
-    return {
-        "name": name,
-        "transport_socket": typed("envoy.transport_sockets.tls", message, common_tls_context=context),
-        "filters": [_connection_manager(entrance)],
-    }
+    return {"name": name, "transport_socket": _tls(context), "filters": [_connection_manager(entrance)]}
+
+
+def _tls(context: Resource) -> Resource:
+    message = "extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+    return typed("envoy.transport_sockets.tls", message, common_tls_context=context)
 
 
 # --- certificates -----------------------------------------------------------------------------------------------

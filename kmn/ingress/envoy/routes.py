@@ -293,7 +293,8 @@ def _route(treatment: Treatment, path: Text) -> Resource:
         elif rewrite.prefix is not None:
             found |= _instead_of_prefix(path, rewrite.prefix)
         elif rewrite.substitution is not None:
-            found["regex_rewrite"] = _regex_rewrite(f"^{_regex(path)}$", rewrite.substitution)
+            pattern = f"^{_regex(path)}$" if rewrite.pattern is None else rewrite.pattern
+            found["regex_rewrite"] = _regex_rewrite(pattern, rewrite.substitution)
     if treatment.mirrors:
         found["request_mirror_policies"] = [_mirror(mirror) for mirror in treatment.mirrors]
     return found
