@@ -109,6 +109,7 @@ class Upstream(NamedTuple):
     backend: Backend
     protocol: Protocol = Protocol.HTTP
     connect_timeout: float | None = None  # seconds; None: the proxy's own
+    labels: tuple[tuple[str, str], ...] = ()  # only endpoints whose pods have these
     balance: Balance = Balance.ROUND_ROBIN
     cluster_address: bool = False  # the Service's own address, not those of its endpoints
     spare: Backend | None = None  # has the requests while the backend has no ready endpoints
@@ -189,7 +190,7 @@ class Text(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """On a header or a query parameter."""
+    """On a header or a query parameter. A header that is not there is empty to a negated one."""
 
     name: str
     text: Text
@@ -209,13 +210,14 @@ class Match(NamedTuple):
 
 
 class Rewrite(NamedTuple):
-    """What the backend sees instead, besides the query. ``substitution`` is for a rule whose path is a regular
-    expression: ``\\1`` is its first group."""
+    """What the backend sees instead, besides the query. ``substitution`` stands in for what ``pattern`` finds; without
+    a pattern for the path of a rule that is a regular expression: ``\\1`` is its first group."""
 
     host: str | None = None
     path: str | None = None
     prefix: str | None = None  # instead of what the rule's path has matched
     substitution: str | None = None
+    pattern: str | None = None
 
 
 class Mirror(NamedTuple):
@@ -400,12 +402,14 @@ class Certificate(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """Connections that are passed on as they are: TLS for these hosts (not taken apart), or, without hosts, all."""
+    """Connections that are passed on as they are: TLS for these hosts, or, without hosts, all. With a certificate TLS
+    ends at the proxy."""
 
     hosts: tuple[str, ...]
     shares: tuple[Share, ...]
     owner: Owner
     field: str
+    certificate: Key | None = None  # its Secret
 
 
 class Entrance(NamedTuple):
@@ -443,7 +447,11 @@ class Routing:
 
     def certificates(self) -> Iterator[Certificate]:
         """All of all entrances."""
-        return (certificate for entrance in self.entrances for certificate in entrance.certificates)
+        for entrance in self.entrances:
+            yield from entrance.certificates
+            for stream in entrance.streams:
+                if stream.certificate is not None:
+                    yield Certificate(next(iter(stream.hosts), ANY_HOST), stream.certificate, stream.owner)
 
     def uses(self) -> dict[tuple[Owner, Upstream], None]:
         """Whose requests may go where, each once."""

@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from kmn.ingress.envoy.accesslog import as_sent
 from kmn.ingress.envoy.forms import Resource, kind, seconds, typed
 from kmn.ingress.model import Authorization, BasicAuth, Cookie, ErrorPages, RateLimit, Sources, Treatment
 
@@ -49,13 +50,13 @@ _FILTERS: tuple[tuple[tuple[str, str], Resource], ...] = (
 
 
 def http_filters() -> list[Resource]:
-    """All of them, and the router."""
-    return [*(_off(name, fields) for name, fields in _FILTERS), _router()]
+    """All of them, after what the log is to keep, and the router."""
+    return [as_sent(), *(_off(name, fields) for name, fields in _FILTERS), _router()]
 
 
 def upgraded_filters() -> list[Resource]:
     """Those of connections that are upgraded (WebSocket): their request never ends, so it has no size."""
-    return [*(_off(name, fields) for name, fields in _FILTERS if name is not _BODY), _router()]
+    return [as_sent(), *(_off(name, fields) for name, fields in _FILTERS if name is not _BODY), _router()]
 
 
 def _off(name: tuple[str, str], fields: Resource) -> Resource:

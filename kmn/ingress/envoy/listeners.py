@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kmn.ingress.certificates import KeyPair
+from kmn.ingress.envoy.accesslog import access_log, stream_log
 from kmn.ingress.envoy.filters import http_filters, upgraded_filters
 from kmn.ingress.envoy.forms import Resource, address, file_source, kind, typed
 from kmn.ingress.envoy.routes import NOWHERE
@@ -60,7 +61,7 @@ def listener(entrance: Entrance, certificates: Certificates) -> Resource:
     if not entrance.tls:
         found |= {"listener_filters": inspectors} if inspectors else {}
         return {**found, "filter_chains": [{"filters": [_clear(entrance)]}]}
-    chains = [_stream_chain(stream) for stream in entrance.streams]
+    chains = [_stream_chain(stream, certificates) for stream in entrance.streams]
     default = None
     if entrance.table is not None:
         default = None if entrance.strict else _https_chain("default", entrance, certificates.context(None))
@@ -118,6 +119,7 @@ def _connection_manager(entrance: Entrance) -> Resource:
     trusted = {"xff_num_trusted_hops": entrance.trusted_hops} if entrance.trusted_hops else {}
     return _http_filter(
         table,
+        access_log=access_log(),
         rds={"config_source": file_source(route_file(table)), "route_config_name": table},
         use_remote_address=True,
         server_header_transformation="PASS_THROUGH",
@@ -139,16 +141,19 @@ def _tcp_proxy(shares: Iterable[Share], statistics: str) -> Resource:
     weighted = [{"name": str(share.upstream or NOWHERE), "weight": share.weight} for share in shares if share.weight]
     target = {"weighted_clusters": {"clusters": weighted}} if weighted else {"cluster": NOWHERE}
     message = "extensions.filters.network.tcp_proxy.v3.TcpProxy"
-    return typed("envoy.filters.network.tcp_proxy", message, stat_prefix=statistics, **target)
+    return typed("envoy.filters.network.tcp_proxy", message, stat_prefix=statistics, access_log=stream_log(), **target)
 
 
-def _stream_chain(stream: Stream) -> Resource:
+def _stream_chain(stream: Stream, certificates: Certificates) -> Resource:
     name = f"{stream.owner} {stream.field}"
-    return {
-        "name": name,
+    found = {
+        "name": " ".join([name, *stream.hosts]),
         "filter_chain_match": {"server_names": list(stream.hosts)},
         "filters": [_tcp_proxy(stream.shares, "streams")],
     }
+    if stream.certificate is not None:
+        found["transport_socket"] = _tls(certificates.context(stream.certificate))
+    return found
 
 
 def _certificate_chain(certificate: Certificate, entrance: Entrance, certificates: Certificates) -> Resource:
@@ -158,13 +163,13 @@ def _certificate_chain(certificate: Certificate, entrance: Entrance, certificate
 
 
 def _https_chain(name: str, entrance: Entrance, certificate: Resource) -> Resource:
-    message = "extensions.transport_sockets.tls.v3.DownstreamTlsContext"
     context = {"alpn_protocols": ["h2", "http/1.1"], **certificate}
-    return {
-        "name": name,
-        "transport_socket": typed("envoy.transport_sockets.tls", message, common_tls_context=context),
-        "filters": [_connection_manager(entrance)],
-    }
+    return {"name": name, "transport_socket": _tls(context), "filters": [_connection_manager(entrance)]}
+
+
+def _tls(context: Resource) -> Resource:
+    message = "extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+    return typed("envoy.transport_sockets.tls", message, common_tls_context=context)
 
 
 # --- certificates -----------------------------------------------------------------------------------------------
