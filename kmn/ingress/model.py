@@ -286,6 +286,12 @@ class Entrance(NamedTuple):
     certificates: tuple[Certificate, ...] = ()  # each host once
     strict: bool = False  # hosts without a certificate are refused; otherwise they are shown the default one
     streams: tuple[Stream, ...] = ()
+    outside: int | None = None  # the load balancer's port, where it is another one
+
+    @property
+    def public(self) -> int:
+        """The port that clients outside the cluster connect to."""
+        return self.port if self.outside is None else self.outside
 
 
 class Problem(NamedTuple):

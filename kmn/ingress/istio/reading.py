@@ -16,7 +16,7 @@ from kmn.ingress.gateway.hostnames import common
 from kmn.ingress.gateway.world import route_age
 from kmn.ingress.istio.destinations import Destinations
 from kmn.ingress.istio.http_routes import HttpRoutes
-from kmn.ingress.istio.manifests import ISTIO_NAMESPACE, pod_port, selects_ours
+from kmn.ingress.istio.manifests import ISTIO_NAMESPACE, pod_port, public_port, selects_ours
 from kmn.ingress.model import (
     ANY_HOST,
     Certificate,
@@ -148,7 +148,9 @@ class _Reader:
                     certificates.setdefault(host, Certificate(host, server.certificate, server.owner))
         streams = tuple(self._streams([server for server in servers if not server.web], set(certificates)))
         tls = any(server.mode for server in servers)
-        return Entrance(port, name, tls, tuple(certificates.values()), strict=True, streams=streams)
+        return Entrance(
+            port, name, tls, tuple(certificates.values()), strict=True, streams=streams, outside=public_port(port)
+        )
 
     def _of_one_kind(self, port: int, servers: Sequence[_Server]) -> Iterator[_Server]:
         """A port is one of TLS, of HTTP or of TCP: what its first server is."""

@@ -320,3 +320,8 @@ def test_headers_that_are_none() -> None:
     assert [p[2] for p in problems(routing)] == [
         f"spec.http[0].headers: {name}: this header cannot be changed" for name in ("a b", ":path")
     ]
+
+
+def test_clients_use_the_ports_of_the_load_balancer() -> None:
+    routing = read(gateway(server(80), server(9000)), virtual(to("web")))
+    assert [(entrance.port, entrance.public) for entrance in routing.entrances] == [(8080, 80), (9000, 9000)]
