@@ -1,7 +1,7 @@
 """Where requests for a Service's port go, and what is spoken there: its ready endpoints, out of EndpointSlices. Pure.
 
-Not the Service's own address: an ingress controller balances requests, not connections. Of a Service with endpoints in
-both families the IPv4 ones are taken. A Service of type ExternalName has one endpoint, a name.
+Not the Service's own address, unless that is asked for: an ingress controller balances requests, not connections. Of a
+Service with endpoints in both families the IPv4 ones are taken. One of type ExternalName has one endpoint, a name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from kmn.ingress.model import Backend, Protocol, Upstream
 from kmn.k8s.objects import Key, Object
 
-__all__ = ["DNS_SERVICE", "Endpoints", "endpoints_of"]
+__all__ = ["DNS_SERVICE", "Endpoints", "cluster_address_of", "endpoints_of"]
 
 DNS_SERVICE = Key("kube-system", "kube-dns")
 
@@ -70,6 +70,19 @@ def endpoints_of(
             ready.update((end["addresses"][0], number) for end in wanted)
     addresses = next((tuple(sorted(found[family])) for family in _FAMILIES if found.get(family)), ())
     return Endpoints(addresses, protocol=_protocol(port))
+
+
+def cluster_address_of(backend: Backend, service: Object | None) -> Endpoints:
+    """The Service's own address, of which the cluster makes an endpoint's."""
+    found = endpoints_of(backend, service, ())
+    if service is None or found.problem is not None or found.external:
+        return found
+    spec = service["spec"]
+    address = spec.get("clusterIP") or "None"
+    if address == "None":
+        return Endpoints((), f"Service {backend.namespace}/{backend.service} is headless: it has no address of its own")
+    port = _port(backend, spec["ports"])
+    return found._replace(addresses=((address, port["port"]),) if port else ())
 
 
 def _port(backend: Backend, ports: Iterable[dict[str, Any]]) -> dict[str, Any] | None:

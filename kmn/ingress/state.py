@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from kmn.ingress.backends import DNS_SERVICE, Endpoints, endpoints_of
+from kmn.ingress.backends import DNS_SERVICE, Endpoints, cluster_address_of, endpoints_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
 from kmn.ingress.classes import controller_of
+from kmn.ingress.dialects import dialect_of
 from kmn.ingress.envoy.config import Config, config_of
 from kmn.ingress.gateway.classes import controller_of_gateway
 from kmn.ingress.gateway.manifests import program_of
@@ -18,11 +19,11 @@ from kmn.ingress.gateway.world import World
 from kmn.ingress.istio.manifests import PROGRAM_NAME
 from kmn.ingress.istio.reading import ISTIO_GATEWAY_KIND, IstioWorld, read_istio
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
-from kmn.ingress.model import Owner, Problem, Routing, Upstream
-from kmn.ingress.routing import routing_of
+from kmn.ingress.model import Backend, Owner, Problem, Routing, Upstream
 from kmn.k8s.dataplane import PROGRAM
 from kmn.k8s.objects import Key, Object, annotation, condition, labels, namespace_of
 from kmn.k8s.resources import (
+    CONFIGMAPS,
     ENDPOINTSLICES,
     GATEWAYCLASSES,
     GATEWAYS,
@@ -53,9 +54,12 @@ RESOURCES = (
     SERVICES,
     ENDPOINTSLICES,
     SECRETS,
+    CONFIGMAPS,
     PODS,
 )
-_KINDS = {resource.kind: resource for resource in (*_ISTIO, *_ROUTING)} | {ISTIO_GATEWAY_KIND: ISTIO_GATEWAYS}
+_KINDS = {resource.kind: resource for resource in (CONFIGMAPS, *_ISTIO, *_ROUTING)}
+_KINDS[ISTIO_GATEWAY_KIND] = ISTIO_GATEWAYS
+_MOSTLY_UNUSED = (SECRETS, CONFIGMAPS)  # one that no view has asked for changes none
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,7 @@ class View:
 
 
 class State:
-    """Objects of RESOURCES; of pods only those of ingress controllers (and the labels of all), of Secrets only those
-    with a certificate."""
+    """Objects of RESOURCES; of pods only those of ingress controllers, and the labels of all."""
 
     def __init__(self, default_certificate: KeyPair) -> None:
         self._default_certificate = default_certificate
@@ -79,6 +82,7 @@ class State:
         self._slices: defaultdict[Key, dict[Key, Object]] = defaultdict(dict)  # by Service
         self._pod_labels: dict[Key, dict[str, str]] = {}
         self._pairs: dict[Key, KeyPair | ValueError] = {}
+        self._asked: set[tuple[Resource, Key]] = set()  # what views have been made of, of _MOSTLY_UNUSED
         self.version = 0  # another one when views may be
 
     def update(self, resource: Resource, key: Key, obj: Object | None) -> bool:
@@ -96,6 +100,8 @@ class State:
             self._pairs.pop(key, None)
         if obj is None and before is None:
             return told
+        if resource in _MOSTLY_UNUSED and (resource, key) not in self._asked:
+            return False
         if resource not in _ROUTING or _meaning(before) != _meaning(obj):
             self.version += 1
         return True
@@ -139,7 +145,7 @@ class State:
             return View({}, config, problems, ())
         classes = self._objects[INGRESSCLASSES]
         taken = {key: i for key, i in self.ingresses().items() if controller_of(i, classes) == controller}
-        routing = routing_of(taken.values())
+        routing = dialect_of(controller)(taken.values(), self._look_up)
         config, problems = self._config(routing)
         return View(taken, config, problems, self._addresses(controller))
 
@@ -166,15 +172,28 @@ class State:
         endpoints = {}
         why: dict[Upstream, str] = {}
         for upstream in sorted(routing.upstreams(), key=str):
-            backend = upstream.backend
-            service = Key(backend.namespace, backend.service)
-            slices = self._slices[service].values()
-            found = endpoints_of(backend, self._objects[SERVICES].get(service), slices, self._labelled(upstream))
+            admits = self._labelled(upstream)
+            found = self._endpoints(upstream.backend, admits, cluster_address=upstream.cluster_address)
+            if not found.addresses and upstream.spare is not None:
+                found = self._endpoints(upstream.spare, admits)
             endpoints[upstream] = found = self._resolved(found)
             if found.problem is not None:
                 why[upstream] = found.problem
         problems += _of_backends(routing, why)
         return config_of(routing, endpoints, pairs, self._default_certificate), tuple(problems)
+
+    def _endpoints(
+        self, backend: Backend, admits: Callable[[Object], bool], *, cluster_address: bool = False
+    ) -> Endpoints:
+        key = Key(backend.namespace, backend.service)
+        service = self._objects[SERVICES].get(key)
+        if cluster_address:
+            return cluster_address_of(backend, service)
+        return endpoints_of(backend, service, self._slices[key].values(), admits)
+
+    def _look_up(self, resource: Resource, key: Key) -> Object | None:
+        self._asked.add((resource, key))
+        return self._objects[resource].get(key)
 
     def _certificates(self, routing: Routing, problems: list[Problem]) -> dict[Key, KeyPair]:
         pairs: dict[Key, KeyPair] = {}
@@ -188,9 +207,9 @@ class State:
         return pairs
 
     def _pair(self, key: Key) -> KeyPair | ValueError:
-        secret = self._objects[SECRETS].get(key)
+        secret = self._look_up(SECRETS, key)
         if secret is None:
-            return ValueError(f"there is no Secret {key} with tls.crt in its data")
+            return ValueError(f"there is no Secret {key}")
         if key not in self._pairs:
             try:
                 self._pairs[key] = key_pair_of(secret)
@@ -246,9 +265,9 @@ class State:
             return Endpoints((), f"its name cannot be looked up: there is no Service {DNS_SERVICE} with an address")
         return endpoints._replace(resolver=address)
 
-    def alone(self, ingress: Object) -> Routing:
-        """What an Ingress would say if it were the only one."""
-        return routing_of([ingress])
+    def alone(self, controller: str, ingress: Object) -> Routing:
+        """What an Ingress would say if it were the only one of a controller."""
+        return dialect_of(controller)([ingress], self._look_up)
 
     def _file_slice(self, key: Key, before: Object | None, after: Object | None) -> None:
         for each in (before, after):
@@ -262,8 +281,6 @@ class State:
 def _counts(resource: Resource, obj: Object) -> bool:
     if resource is PODS:
         return annotation(obj, PROGRAM) == INGRESS_PROGRAM
-    if resource is SECRETS:
-        return "tls.crt" in (obj.get("data") or {})
     return True
 
 

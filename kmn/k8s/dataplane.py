@@ -48,7 +48,7 @@ OFPORT = "kmn.io/ofport"  # OpenFlow port number on the node's bridge, decimal
 PROGRAM = "kmn.io/program"
 # Annotation of Pods only: the Gateway whose listeners are to be had there, by the program "ingress".
 GATEWAY = "kmn.io/gateway"
-# Annotation of Pods only: how much of a Service they get with the scheduler wrr, a whole number from 1 to 256.
+# Annotation of Pods only: how much of a Service they get with the schedulers wrr and wlc, a whole number from 1 to 256.
 WEIGHT = "kmn.io/weight"
 # Annotation of Pods and Namespaces: the public address under which connections leave the edge.
 EGRESS_ADDRESS = "kmn.io/egress-address"
@@ -67,7 +67,7 @@ BRIDGE = "br0"  # every node has one, in the node's own Open vSwitch
 CONTROLLER_PORT = 6653  # the controller listens on 127.0.0.1 in each node's namespace
 
 # Schedulers of IPVS that bridges emulate, kube-proxy's default first: values of spec.kubeProxy.ipvs.scheduler.
-IPVS_SCHEDULERS = ("rr", "wrr", "sh")
+IPVS_SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sh")
 
 # Ingress controllers as their users know them: the name of their class, and its spec.controller.
 INGRESS_CONTROLLERS = {"nginx": "k8s.io/ingress-nginx"}
