@@ -261,6 +261,7 @@ class Cors(NamedTuple):
     exposed: str = ""
     credentials: bool = False
     max_age: int | None = None  # seconds
+    named: bool = False  # "*" of methods and headers is told as those that were asked for
 
 
 class RateLimit(NamedTuple):

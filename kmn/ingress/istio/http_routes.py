@@ -16,6 +16,7 @@ from kmn.ingress.model import (
     Action,
     Answer,
     Condition,
+    Cors,
     Forward,
     HeaderChange,
     How,
@@ -24,6 +25,7 @@ from kmn.ingress.model import (
     Owner,
     Protocol,
     Redirect,
+    Retry,
     Rewrite,
     Rule,
     Share,
@@ -41,7 +43,16 @@ Fields = Mapping[str, Any]
 
 _ALL_PATHS = Text(How.PREFIX)
 _REDIRECTS = (301, 302, 303, 307, 308)
-_NOT_IN_EFFECT = ("fault", "retries", "corsPolicy")
+_NOT_IN_EFFECT = ("fault",)
+_GATEWAY_ERRORS = (502, 503, 504)
+_RETRY_ON = {  # answers that are tried again; what could not be delivered is so always
+    "5xx": (500, *_GATEWAY_ERRORS),
+    "gateway-error": _GATEWAY_ERRORS,
+    **dict.fromkeys(
+        ("connect-failure", "refused-stream", "reset", "reset-before-request", "retriable-status-codes"), ()
+    ),
+}
+_TRIES = 3  # all together, where a route does not say: Istio's own default
 _MILLION = 1_000_000
 _HOST = ("host", ":authority")
 _LONGEST_BODY = 4096  # bytes: Envoy's limit for what it answers itself
@@ -142,6 +153,45 @@ class HttpRoutes:
             response_headers=self._change(at, change.get("response")),
             mirrors=tuple(self._mirrors(at, route)),
             timeout=timeout or None,
+            retry=self._retry(f"{at}.retries", route.get("retries")),
+            cors=self._cors(f"{at}.corsPolicy", route.get("corsPolicy")),
+        )
+
+    def _retry(self, at: str, retries: Fields | None) -> Retry:
+        if retries is None:
+            return Retry(_TRIES)
+        codes: dict[int, None] = {}
+        for word in filter(None, (part.strip() for part in (retries.get("retryOn") or "").split(","))):
+            if word.isdecimal() and 100 <= int(word) <= 599:
+                codes[int(word)] = None
+            elif word in _RETRY_ON:
+                codes.update(dict.fromkeys(_RETRY_ON[word]))
+            else:
+                self._note(f"{at}.retryOn: {word} has no effect")
+        for field in ("perTryTimeout", "backoff", "retryRemoteLocalities"):
+            if retries.get(field):
+                self._note(f"{at}.{field} has no effect")
+        return Retry(1 + retries.get("attempts", _TRIES - 1), tuple(codes))
+
+    def _cors(self, at: str, policy: Fields | None) -> Cors | None:
+        if policy is None:
+            return None
+        if policy.get("unmatchedPreflights"):
+            self._note(f"{at}.unmatchedPreflights has no effect")
+        origins = [Text(How.PRESENT) if o == "*" else Text(How.EXACT, o) for o in policy.get("allowOrigin") or ()]
+        for index, origin in enumerate(policy.get("allowOrigins") or ()):
+            try:
+                origins.append(_origin(origin))
+            except ValueError as error:
+                self._note(f"{at}.allowOrigins[{index}]: {error}: it has no effect")
+        age = policy.get("maxAge")
+        return Cors(
+            tuple(origins),
+            ", ".join(policy.get("allowMethods") or ()),
+            ", ".join(policy.get("allowHeaders") or ()),
+            ", ".join(policy.get("exposeHeaders") or ()),
+            bool(policy.get("allowCredentials")),
+            round(seconds_of(age)) if age else None,
         )
 
     def _with_host(self, rewrite: Rewrite | None, route: Fields) -> Rewrite | None:
@@ -205,6 +255,14 @@ def _path(match: Fields, rewrite: Fields) -> tuple[Text, Rewrite | None]:
         if new and not instead:
             changed = Rewrite(host, substitution=new.replace("\\", "\\\\") + "\\1")
     return text, changed if changed != Rewrite() else None
+
+
+def _origin(origin: Fields) -> Text:
+    """Whole origins: a prefix becomes a regular expression."""
+    text = _text(origin)
+    if text == Text(How.EXACT, "*"):
+        return Text(How.PRESENT)
+    return Text(How.REGEX, f"{re.escape(text.value)}.*") if text.how is How.PREFIX else text
 
 
 def _methods(match: Fields) -> tuple[str, ...]:

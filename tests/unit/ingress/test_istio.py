@@ -15,6 +15,7 @@ from kmn.ingress.istio.manifests import pod_port, service_ports
 from kmn.ingress.istio.reading import IstioWorld, read_istio
 from kmn.ingress.model import (
     Backend,
+    Cors,
     Forward,
     HeaderChange,
     Host,
@@ -23,6 +24,7 @@ from kmn.ingress.model import (
     Mirror,
     Protocol,
     Redirect,
+    Retry,
     Rewrite,
     Routing,
     Rule,
@@ -325,3 +327,34 @@ def test_headers_that_are_none() -> None:
 def test_clients_use_the_ports_of_the_load_balancer() -> None:
     routing = read(gateway(server(80), server(9000)), virtual(to("web")))
     assert [(entrance.port, entrance.public) for entrance in routing.entrances] == [(8080, 80), (9000, 9000)]
+
+
+@pytest.mark.parametrize(
+    ("retries", "wanted"),
+    [
+        (None, Retry(3)),
+        ({"attempts": 0}, Retry(1)),
+        ({"attempts": 4, "retryOn": "gateway-error,connect-failure,429"}, Retry(5, (502, 503, 504, 429))),
+        ({"retryOn": "5xx"}, Retry(3, (500, 502, 503, 504))),
+    ],
+)
+def test_tries(retries: dict[str, Any] | None, wanted: Retry) -> None:
+    (rule,) = rules(to("web", **({"retries": retries} if retries is not None else {})))
+    assert rule.treatment.retry == wanted
+
+
+def test_other_origins() -> None:
+    policy = {
+        "allowOrigins": [{"exact": "https://a.example"}, {"prefix": "https://b."}],
+        "allowMethods": ["GET"],
+        "allowHeaders": ["x-a", "x-b"],
+        "allowCredentials": True,
+        "maxAge": "24h",
+    }
+    (rule,) = rules(to("web", corsPolicy=policy))
+    assert rule.treatment.cors == Cors(
+        (Text(How.EXACT, "https://a.example"), Text(How.REGEX, r"https://b\..*")),
+        "GET", "x-a, x-b", credentials=True, max_age=86400,
+    )  # fmt: skip
+    (rule,) = rules(to("web", corsPolicy={"allowOrigins": [{"exact": "*"}]}))
+    assert rule.treatment.cors == Cors((Text(How.PRESENT),), "", "")
