@@ -11,13 +11,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from kmn.ingress.headers import is_changeable
-from kmn.ingress.istio.destinations import Destinations
+from kmn.ingress.istio.destinations import Destinations, Found
 from kmn.ingress.model import (
     Action,
     Answer,
     Condition,
     Cors,
     Forward,
+    HashKey,
     HeaderChange,
     How,
     Match,
@@ -31,7 +32,6 @@ from kmn.ingress.model import (
     Share,
     Text,
     Treatment,
-    Upstream,
 )
 from kmn.ingress.regexes import checked, groups_of
 from kmn.k8s.durations import seconds_of
@@ -113,17 +113,25 @@ class HttpRoutes:
 
     def _shares(self, at: str, routes: list[Fields]) -> Iterator[Share]:
         for index, entry in enumerate(routes):
-            upstream = self._upstream(f"{at}.route[{index}].destination", entry["destination"])
+            found = self._found(f"{at}.route[{index}].destination", entry["destination"])
             change = entry.get("headers") or {}
             weight = entry.get("weight") or 0 if len(routes) > 1 else 1
             request, response = (self._change(at, change.get(part)) for part in ("request", "response"))
-            yield Share(upstream, weight, request, response)
+            yield Share(found.upstream, weight, request, response)
 
-    def _upstream(self, at: str, destination: Fields) -> Upstream | None:
-        found, problem = self._destinations.find(destination, self._namespace, Protocol.HTTP)
-        if problem is not None:
-            self._note(f"{at}: {problem}")
+    def _found(self, at: str, destination: Fields) -> Found:
+        found = self._destinations.find(destination, self._namespace, Protocol.HTTP)
+        if found.problem is not None:
+            self._note(f"{at}: {found.problem}")
         return found
+
+    def _hash_on(self, route: Fields) -> tuple[HashKey, ...]:
+        """What all the destinations' rules want requests to be hashed by."""
+        found = (
+            self._destinations.find(entry["destination"], self._namespace, Protocol.HTTP).hash_on
+            for entry in route.get("route") or ()
+        )
+        return tuple(dict.fromkeys(key for keys in found for key in keys))
 
     def _redirect(self, at: str, redirect: Fields) -> Redirect:
         code = redirect.get("redirectCode") or 301
@@ -155,6 +163,7 @@ class HttpRoutes:
             timeout=timeout or None,
             retry=self._retry(f"{at}.retries", route.get("retries")),
             cors=self._cors(f"{at}.corsPolicy", route.get("corsPolicy")),
+            hash_on=self._hash_on(route),
         )
 
     def _retry(self, at: str, retries: Fields | None) -> Retry:
@@ -223,7 +232,7 @@ class HttpRoutes:
             yield from self._mirror(f"{at}.mirrors[{index}].destination", entry["destination"], percent)
 
     def _mirror(self, at: str, destination: Fields, percent: float | None) -> Iterator[Mirror]:
-        upstream = self._upstream(at, destination)
+        upstream = self._found(at, destination).upstream
         if upstream is not None:
             share = 100.0 if percent is None else percent
             yield Mirror(upstream, round(share * _MILLION / 100), _MILLION)
