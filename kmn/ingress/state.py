@@ -57,8 +57,9 @@ RESOURCES = (
     CONFIGMAPS,
     PODS,
 )
-_KINDS = {resource.kind: resource for resource in (CONFIGMAPS, *_ISTIO, *_ROUTING)}
-_KINDS[ISTIO_GATEWAY_KIND] = ISTIO_GATEWAYS
+_KINDS = {resource.kind: resource for resource in (*_ISTIO, *_ROUTING, CONFIGMAPS)} | {
+    ISTIO_GATEWAY_KIND: ISTIO_GATEWAYS
+}
 _MOSTLY_UNUSED = (SECRETS, CONFIGMAPS)  # one that no view has asked for changes none
 
 
@@ -74,7 +75,7 @@ class View:
 
 
 class State:
-    """Objects of RESOURCES; of pods only those of ingress controllers, and the labels of all."""
+    """Objects of RESOURCES; of pods only those of ingress controllers (and the labels of all)."""
 
     def __init__(self, default_certificate: KeyPair) -> None:
         self._default_certificate = default_certificate
@@ -101,7 +102,7 @@ class State:
         if obj is None and before is None:
             return told
         if resource in _MOSTLY_UNUSED and (resource, key) not in self._asked:
-            return False
+            return told
         if resource not in _ROUTING or _meaning(before) != _meaning(obj):
             self.version += 1
         return True
@@ -172,24 +173,21 @@ class State:
         endpoints = {}
         why: dict[Upstream, str] = {}
         for upstream in sorted(routing.upstreams(), key=str):
-            admits = self._labelled(upstream)
-            found = self._endpoints(upstream.backend, admits, cluster_address=upstream.cluster_address)
+            found = self._endpoints(upstream, upstream.backend)
             if not found.addresses and upstream.spare is not None:
-                found = self._endpoints(upstream.spare, admits)
+                found = self._endpoints(upstream, upstream.spare)
             endpoints[upstream] = found = self._resolved(found)
             if found.problem is not None:
                 why[upstream] = found.problem
         problems += _of_backends(routing, why)
         return config_of(routing, endpoints, pairs, self._default_certificate), tuple(problems)
 
-    def _endpoints(
-        self, backend: Backend, admits: Callable[[Object], bool], *, cluster_address: bool = False
-    ) -> Endpoints:
+    def _endpoints(self, upstream: Upstream, backend: Backend) -> Endpoints:
         key = Key(backend.namespace, backend.service)
         service = self._objects[SERVICES].get(key)
-        if cluster_address:
+        if upstream.cluster_address:
             return cluster_address_of(backend, service)
-        return endpoints_of(backend, service, self._slices[key].values(), admits)
+        return endpoints_of(backend, service, self._slices[key].values(), self._labelled(upstream))
 
     def _look_up(self, resource: Resource, key: Key) -> Object | None:
         self._asked.add((resource, key))
