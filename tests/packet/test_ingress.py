@@ -150,8 +150,8 @@ def cluster() -> Iterator[Cluster]:
         names = {each["metadata"]["name"] for each in cluster.client.list(NAMESPACES).items}
         assert "ingress-nginx" not in names  # nothing is there that nobody asked for
         cluster.apply(BACKEND.format(name="red"), BACKEND.format(name="blue"), secret(self_signed("first")), SHOP)
-        until(lambda: cluster.client.get(INGRESSES, "default", "shop").get("status"))
-        cluster.wait_ready()
+        assert cluster.wait_ready() == []
+        assert told_address(cluster, "shop")  # ready means that, too
         yield cluster
 
 
@@ -269,6 +269,8 @@ def test_a_change_of_class_takes_the_address_back(cluster: Cluster, client: Clie
     until(lambda: not told_address(cluster, "shop"))
     until(lambda: client.get()[0] == 404)
     until(lambda: any(event["reason"] == "NoController" for event in cluster.client.list(EVENTS).items))
+    (remark,) = cluster.wait_ready()  # not for an address, which will not come
+    assert (remark.what, remark.reason) == ("ingress default/shop", "NoController")
     cluster.apply(SHOP)
     until(lambda: told_address(cluster, "shop") == client.address)
     until(lambda: client.get()[0] == 200)
