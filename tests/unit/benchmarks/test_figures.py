@@ -36,7 +36,7 @@ Transfer/sec:    801.58KB
 
 
 def test_what_wrk_prints_is_read() -> None:
-    assert http.parse(WRK) == Load(5628.79, pytest.approx(193e-6), 1.27, 291)
+    assert http.parse(WRK) == Load(5628.79, pytest.approx(193e-6), 1.27, 291, 11303)
 
 
 def test_without_trouble_wrk_names_no_errors() -> None:

@@ -1,0 +1,112 @@
+"""Requests through the ingress controller's Envoy beside nginx as a plain reverse proxy; and a thousand Ingresses.
+
+Both proxies have a pod on the same node, a load balancer before it, and the same backend (nginx, which answers from
+memory) behind; the client is a host outside. They are measured in turn. Beside the rate stands how much processor time
+a proxy takes for a request, which says more than the clock where client, proxy, backend and switches share processors.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import http, ingressscale, workload
+from benchmarks.ingressscale import Asker, address_of, envoy_of, until
+from benchmarks.peers.reverseproxy import proxying
+from benchmarks.report import Row, show
+from benchmarks.rounds import in_turn, paired_ratio
+from kmn import Cluster
+from kmn.k8s.objects import Object
+from kmn.k8s.resources import INGRESSES, SERVICES
+
+__all__ = ["main"]
+
+_CONNECTIONS = (16, 64)
+_PORT = 80
+_HOST = "shop.example"
+
+
+def main(*, quick: bool = False, json_file: Path | None = None) -> None:
+    http.require()
+    seconds, rounds = (1, 1) if quick else (3, 7)
+    proxies = _beside_nginx(rounds, seconds)
+    show(f"Requests through a proxy, median of {rounds} x {seconds} s", proxies, json_file=json_file)
+    few, many, changes, kills = (10, 100, 10, 1) if quick else (10, 1000, 100, 5)
+    rows = ingressscale.measure(few, many, changes, kills)
+    show(f"{many:,} Ingresses, hosts and Services", rows, json_file=json_file)
+
+
+class _Measured(NamedTuple):
+    load: http.Load
+    busy: float  # seconds of the proxy's processor time for a request
+
+
+def _beside_nginx(rounds: int, seconds: int) -> list[Row]:
+    name = f"ing{os.getpid()}"
+    with Cluster(workload.cluster(name, 1, {"hosts": [{"name": "e1"}]})) as cluster, ExitStack() as stack:
+        cluster.apply(workload.place("backend", "n1"), workload.service("backend", "backend", _PORT))
+        cluster.apply(workload.place("proxy", "n1"), _balanced("proxy"), workload.ingress("shop", _HOST, "backend"))
+        cluster.wait_ready()
+        backend = cluster.pod("backend")
+        stack.enter_context(http.serving(backend.netns, [_PORT]))
+        nginx = stack.enter_context(proxying(cluster.pod("proxy").netns, _PORT, f"{backend.ip}:{_PORT}"))
+        ways = {
+            "Envoy": (address_of(cluster, INGRESSES, "shop"), envoy_of(name)),
+            "nginx": (address_of(cluster, SERVICES, "proxy"), nginx),
+        }
+        client = cluster.host("e1").netns
+        for address, _ in ways.values():
+            asker = Asker(client, address)
+            until(lambda asker=asker: asker.ask(_HOST))
+        measures = {
+            (way, connections): partial(_measure, client, *ways[way], seconds, connections)
+            for connections in _CONNECTIONS
+            for way in ways
+        }
+        return _compared(in_turn(measures, rounds))
+
+
+def _measure(client: str, address: str, proxy: int, seconds: int, connections: int) -> _Measured:
+    before = _processor_time(proxy)
+    load = http.load(client, address, _PORT, seconds, close=False, host=_HOST, connections=connections)
+    return _Measured(load, (_processor_time(proxy) - before) / max(1, load.requests))
+
+
+def _compared(samples: Mapping[tuple[str, int], list[_Measured]]) -> list[Row]:
+    rows = []
+    figures: tuple[tuple[str, str, float, Callable[[_Measured], float], str], ...] = (
+        ("requests", "/s", 1, lambda m: m.load.rate, "≥ 0.9"),
+        ("p50", "ms", 1e3, lambda m: m.load.p50, ""),
+        ("p99", "ms", 1e3, lambda m: m.load.p99, ""),
+        ("processor time of the proxy for a request", "µs", 1e6, lambda m: m.busy, ""),
+        ("failed", "", 1, lambda m: m.load.errors, ""),
+    )
+    for connections in _CONNECTIONS:
+        for what, unit, scale, figure, wanted in figures:
+            envoy, nginx = ([figure(m) for m in samples[way, connections]] for way in ("Envoy", "nginx"))
+            title = f"{connections} connections kept: {what}"
+            if not unit:
+                rows.append(Row(f"{title}, both", sum(envoy) + sum(nginx), unit, wanted="0"))
+                continue
+            rows.append(Row(f"{title}, nginx", statistics.median(nginx) * scale, unit))
+            ratio = paired_ratio(envoy, nginx)
+            rows.append(Row(f"{title}, Envoy", statistics.median(envoy) * scale, unit, "nginx", ratio, wanted))
+    return rows
+
+
+def _processor_time(pid: int) -> float:
+    """Seconds that a process has used, in user mode and the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _balanced(app: str) -> Object:
+    """As the controller's Service."""
+    service = workload.service(app, app, _PORT)
+    service["spec"] |= {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
+    return service
