@@ -131,7 +131,8 @@ def _connection_manager() -> Resource:
 def _http_filter(**fields: Any) -> Resource:
     manager = "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
     router = _typed("envoy.filters.http.router", "extensions.filters.http.router.v3.Router")
-    router["typed_config"]["suppress_envoy_headers"] = True
+    # Counters by answer, which nobody reads, take 5 % of the processor time of a request.
+    router["typed_config"] |= {"suppress_envoy_headers": True, "dynamic_stats": False}
     found = _typed("envoy.filters.network.http_connection_manager", manager)
     found["typed_config"] |= {"stat_prefix": _ROUTES, "http_filters": [router], **fields}
     return found
