@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import statistics
 import struct
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from benchmarks import workload
 from benchmarks.report import Row, show
+from benchmarks.rounds import percentile
 from kmn import Cluster
 from kmn.dns.sockets import in_netns
 from kmn.k8s.dataplane import NETNS
@@ -66,16 +66,16 @@ def main(*, quick: bool = False, json_file: Path | None = None) -> None:
                 _set_ready(cluster, name, True)
             connections = sum(each.count for each in arrivals.values())
     rows = [
-        Row(f"{changes} endpoints unready: last connection after the API's answer, p50", _ms(samples, 50), "ms"),
-        Row("the same, p99", _ms(samples, 99), "ms", wanted="< 50"),
+        Row(
+            f"{changes} endpoints unready: last connection after the API's answer, p50",
+            percentile(samples, 50) * 1e3,
+            "ms",
+        ),
+        Row("the same, p99", percentile(samples, 99) * 1e3, "ms", wanted="< 50"),
         Row("the same, most", max(samples) * 1e3, "ms"),
         Row("connections while this was measured", connections, ""),
     ]
     show("An endpoint that becomes unready, out of the data plane", rows, json_file=json_file)
-
-
-def _ms(samples: list[float], percentile: int) -> float:
-    return statistics.quantiles(samples, n=100, method="inclusive")[percentile - 1] * 1e3
 
 
 def _set_ready(cluster: Cluster, name: str, ready: bool) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import http, policyscale, policyworlds, workload
 from benchmarks.iperf import tcp_gbps
 from benchmarks.report import Row, show
-from benchmarks.rounds import in_turn, paired_ratio
+from benchmarks.rounds import in_turn, paired_ratio, percentile
 from kmn import Cluster
 from kmn.k8s.dataplane import DATAPLANE_NAME
 from kmn.k8s.objects import Object, labels, name_of, namespace_of
@@ -115,7 +115,7 @@ def _label_changes(cluster: Cluster, changes: int) -> list[Row]:
         while _observed(cluster, PODS.plural) < version:
             pass
         samples.append(time.perf_counter() - start)
-    p99 = statistics.quantiles(samples, n=100, method="inclusive")[98]
+    p99 = percentile(samples, 99)
     return [
         Row(f"a pod's label changed, {changes} times: to in force, p50", statistics.median(samples) * 1e3, "ms"),
         Row("the same, p99", p99 * 1e3, "ms", wanted="< 50"),

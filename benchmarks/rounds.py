@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["in_turn", "paired_ratio"]
+__all__ = ["in_turn", "paired_ratio", "percentile"]
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -27,6 +27,11 @@ def in_turn(measures: Mapping[K, Callable[[], T]], rounds: int, *, seconds: floa
         if number + 1 < rounds:
             time.sleep(max(0.0, began + seconds - time.monotonic()))
     return samples
+
+
+def percentile(samples: Sequence[float], number: int) -> float:
+    """Of all that could have been measured: beyond what a few samples reach, more than the largest of them."""
+    return statistics.quantiles(samples, n=100)[number - 1]
 
 
 def paired_ratio(samples: Sequence[float], against: Sequence[float]) -> float:

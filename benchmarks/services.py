@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks import http, workload
 from benchmarks.openflow import messages_of, modifications_per_second
 from benchmarks.report import Row, show
-from benchmarks.rounds import paired_ratio
+from benchmarks.rounds import paired_ratio, percentile
 from kmn import Cluster
 from kmn.k8s.dataplane import DATAPLANE_NAME
 from kmn.k8s.resources import DATAPLANES, ENDPOINTSLICES, SERVICES
@@ -136,7 +136,7 @@ def _changes(cluster: Cluster, servers: list[str]) -> tuple[float, float]:
         while int(cluster.client.get(DATAPLANES, "", DATAPLANE_NAME)["status"]["observed"]["endpointslices"]) < version:
             pass
         samples.append(time.perf_counter() - start)
-    return statistics.median(samples), statistics.quantiles(samples, n=100)[98]
+    return statistics.median(samples), percentile(samples, 99)
 
 
 _PROBE = """

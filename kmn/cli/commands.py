@@ -242,6 +242,17 @@ def policy_log(
     raise typer.Exit(follow(Filter(denied, namespace, pod), "json" if json_ else output, name))
 
 
+@app.command()
+def flows(
+    drop: Annotated[bool, typer.Option("--drop", help="Only what is denied.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="An object a line.")] = False,
+    namespace: NamespaceOption = None,
+    name: NameOption = None,
+) -> None:
+    """The same as kmn policy log, for fingers that know other systems' word for it."""
+    policy_log(json_=json_, denied=drop, namespace=namespace, name=name)
+
+
 @policy.command("counters")
 def policy_counters(
     namespace: NamespaceOption = None,

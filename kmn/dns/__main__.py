@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import logging
-import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from kmn.k8s.feed import Feed
 from kmn.k8s.objects import Key, Object
 from kmn.k8s.resources import CLUSTERS, EDGES, PODS, Resource
 from kmn.k8s.rest import RestClient
+from kmn.programs.serving import serve
 
 __all__ = ["main"]
 
@@ -36,7 +35,7 @@ def read_config(client: RestClient) -> DnsConfig:
     return DnsConfig.from_cluster(clusters[0])
 
 
-async def serve(client: RestClient, config: DnsConfig) -> None:
+async def answer(client: RestClient, config: DnsConfig) -> None:
     """Answer until SIGTERM or SIGINT."""
     zone = Zone(config)
     placement = placement_of(Responder(zone))
@@ -46,29 +45,13 @@ async def serve(client: RestClient, config: DnsConfig) -> None:
         if resource is PODS:
             placement.update(key, obj)
 
-    feed = Feed(client, Zone.resources, apply)
+    async def answer_pods() -> None:
+        gc.freeze()  # ten thousand Services' objects need not be walked again and again for the garbage of the answers
+        await placement.run()
+
     hosts = HostServers()  # the internet's DNS, which knows nothing of the cluster
-    outside = Feed(client, (EDGES,), hosts.update)
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    ending = asyncio.create_task(told.wait())
-    feed.start()
-    outside.start()
-    serving_outside = asyncio.create_task(hosts.run())
-    # Until everything is known, a closed port is better than a wrong NXDOMAIN.
-    await asyncio.wait({ending, asyncio.create_task(feed.synced.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    gc.freeze()  # ten thousand Services' objects need not be walked again and again for the garbage of the answers
-    serving = asyncio.create_task(placement.run())
-    await asyncio.wait({ending, serving, serving_outside}, return_when=asyncio.FIRST_COMPLETED)
-    feed.stop()
-    outside.stop()
-    for task in (serving, serving_outside):
-        if task.done():
-            task.result()  # raises what ended it
-        task.cancel()
-    await asyncio.gather(serving, serving_outside, return_exceptions=True)
+    feeds = (Feed(client, Zone.resources, apply), Feed(client, (EDGES,), hosts.update))
+    await serve(feeds, (answer_pods, hosts.run))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ApiError, OSError, ValueError) as error:
         log.error("%s", error)
         return 1
-    uvloop.run(serve(client, config))
+    uvloop.run(answer(client, config))
     return 0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +25,7 @@ from kmn.k8s.objects import Key, Object, annotation
 from kmn.k8s.resources import PODS, Resource
 from kmn.k8s.rest import RestClient
 from kmn.programs.placement import Place, Placement
+from kmn.programs.serving import serve
 
 __all__ = ["main"]
 
@@ -112,7 +112,7 @@ class Controllers:
         wanted = {key: view.addresses for view in self._views.values() for key in view.ingresses}
         ours = {address for view in self._views.values() for address in view.addresses}
         problems = [problem for view in self._views.values() for problem in view.problems]
-        return report_of(dict(self._state.ingresses()), wanted, ours, problems)
+        return report_of(dict(self._state.ingresses()), wanted, ours, problems, self._state.find)
 
     def _proxy(self, place: Place) -> PodProxy:
         view = self._views.get(place.detail) or self._state.view(place.detail)
@@ -122,25 +122,9 @@ class Controllers:
         )
 
 
-async def serve(client: RestClient, folder: Path) -> None:
-    """Work until SIGTERM or SIGINT."""
+async def _serve(client: RestClient, folder: Path) -> None:
     controllers = Controllers(client, folder)
-    feed = Feed(client, RESOURCES, controllers.update)
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    ending = asyncio.create_task(told.wait())
-    feed.start()
-    # Until everything is known, a closed port is better than a wrong 404.
-    await asyncio.wait({ending, asyncio.create_task(feed.synced.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    working = asyncio.create_task(controllers.run())
-    await asyncio.wait({ending, working}, return_when=asyncio.FIRST_COMPLETED)
-    feed.stop()
-    if working.done():
-        working.result()
-    working.cancel()
-    await asyncio.gather(working, return_exceptions=True)
+    await serve([Feed(client, RESOURCES, controllers.update)], [controllers.run])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -154,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ApiError, OSError, ValueError) as error:
         log.error("%s", error)
         return 1
-    uvloop.run(serve(client, args.run))
+    uvloop.run(_serve(client, args.run))
     return 0
 
 

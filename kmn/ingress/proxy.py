@@ -17,7 +17,9 @@ from pathlib import Path
 
 import envoy
 
-from kmn.ingress.envoy_config import ADMIN_SOCKET, Config, Resource, bootstrap
+from kmn.ingress.envoy.config import ADMIN_SOCKET, CLUSTERS_FILE, LISTENERS_FILE, Config, bootstrap
+from kmn.ingress.envoy.forms import Resource
+from kmn.ingress.envoy.listeners import route_file
 from kmn.naming import NETNS_DIR
 from kmn.programs.placement import Place
 from kmn.supervise import Child
@@ -28,12 +30,8 @@ log = logging.getLogger(__name__)
 
 _PAUSE = 0.003  # seconds between questions whether a version is in force
 _PATIENCE = 5.0  # seconds until one that is not is complained about
-# The statistic that tells a file's version in force.
-_VERSIONS = {
-    "clusters.json": "cluster_manager.cds.version_text",
-    "routes.json": "http.ingress.rds.ingress.version_text",
-    "listeners.json": "listener_manager.lds.version_text",
-}
+# The statistics that tell which version of a file is in force.
+_CLUSTERS, _LISTENERS = "cluster_manager.cds.version_text", "listener_manager.lds.version_text"
 
 
 class PodProxy:
@@ -68,9 +66,10 @@ class PodProxy:
         self._replace("bootstrap.json", bootstrap())
         for name, secret in self._config.secrets.items():
             self._write(name, [secret])
-        self._write("clusters.json", self._config.clusters.values())
-        self._write("routes.json", [self._config.routes])
-        self._write("listeners.json", self._config.listeners)
+        self._write(CLUSTERS_FILE, self._config.clusters.values())
+        for table, routes in self._config.routes.items():
+            self._write(route_file(table), [routes])
+        self._write(LISTENERS_FILE, self._config.listeners)
         await self._child.start()
 
     async def stop(self) -> None:
@@ -87,21 +86,26 @@ class PodProxy:
                     self._write(name, [secret])
             both = {**before.clusters, **config.clusters}
             if both != before.clusters:
-                await self._bring("clusters.json", both.values())
-            if config.routes != before.routes:
-                await self._bring("routes.json", [config.routes])
+                await self._bring(CLUSTERS_FILE, both.values(), _CLUSTERS)
+            for table, routes in config.routes.items():
+                if table not in before.routes:
+                    self._write(route_file(table), [routes])  # read when a listener asks for it
+                elif routes != before.routes[table]:
+                    await self._bring(route_file(table), [routes], f"http.{table}.rds.{table}.version_text")
             if config.listeners != before.listeners:
-                await self._bring("listeners.json", config.listeners)
+                await self._bring(LISTENERS_FILE, config.listeners, _LISTENERS)
             if both != config.clusters:
-                await self._bring("clusters.json", config.clusters.values())
-            for name in before.secrets.keys() - config.secrets.keys():
+                await self._bring(CLUSTERS_FILE, config.clusters.values(), _CLUSTERS)
+            gone = before.secrets.keys() - config.secrets.keys()
+            gone |= {route_file(table) for table in before.routes.keys() - config.routes.keys()}
+            for name in gone:
                 (self._folder / name).unlink(missing_ok=True)
 
-    async def _bring(self, name: str, resources: Iterable[Resource]) -> None:
+    async def _bring(self, name: str, resources: Iterable[Resource], statistic: str) -> None:
         """Write a file, and wait until it is in force. An Envoy that is not there reads it when it starts."""
         version = self._write(name, resources)
         deadline = asyncio.get_running_loop().time() + _PATIENCE
-        while (in_force := await self._in_force(_VERSIONS[name])) is not None and in_force != version:
+        while (in_force := await self._in_force(statistic)) is not None and in_force != version:
             if asyncio.get_running_loop().time() > deadline:
                 log.error("%s: %s is not taken; see Envoy's log", self.place.netns, self._folder / name)
                 return

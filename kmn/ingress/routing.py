@@ -14,13 +14,34 @@ Rules, after the API reference and the concept page of Ingress:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kmn.ingress.model import ANY_HOST, Backend, Certificate, Host, Problem, Routing, Rule
+from kmn.ingress.model import (
+    ANY_HOST,
+    Backend,
+    Certificate,
+    Entrance,
+    Forward,
+    Host,
+    How,
+    Match,
+    Owner,
+    Problem,
+    Routing,
+    Rule,
+    Share,
+    Table,
+    Text,
+    Upstream,
+)
 from kmn.k8s.objects import Key, Object, key_of
 
 __all__ = ["routing_of"]
+
+HTTP_PORT, HTTPS_PORT = 80, 443
+_ALL_PATHS = Text(How.PREFIX)
+_TABLE = "ingress"
 
 # Annotations in these domains are orders to a controller: none is emulated yet.
 _CONTROLLERS_DOMAIN = "ingress.kubernetes.io"
@@ -49,88 +70,97 @@ class _Merge:
     """Ingresses are taken in one after the other, the oldest first."""
 
     def __init__(self) -> None:
-        self._hosts: dict[str, dict[tuple[str, bool], Rule]] = {}
-        self._host_defaults: dict[str, Backend] = {}
-        self._default: Backend | None = None
+        self._hosts: dict[str, dict[Text, Rule]] = {}
+        self._host_defaults: dict[str, Rule] = {}
+        self._default: Rule | None = None
         self._certificates: dict[str, Certificate] = {}
-        self._uses: dict[tuple[Key, Backend], None] = {}
         self._problems: list[Problem] = []
 
     def take(self, ingress: Object) -> None:
         key, spec = key_of(ingress), ingress.get("spec") or {}
+        owner = Owner("Ingress", key.namespace, key.name)
         default = None
         if spec.get("defaultBackend") is not None:
-            default = self._backend(key, "spec.defaultBackend", spec["defaultBackend"])
+            default = self._to_backend(owner, "spec.defaultBackend", _ALL_PATHS, spec["defaultBackend"])
         rules = spec.get("rules") or ()
         for index, rule in enumerate(rules):
-            self._rule(key, f"spec.rules[{index}]", rule, default)
+            self._rule(owner, f"spec.rules[{index}]", rule, default)
         if default is not None and self._default is None:
             self._default = default
         for index, tls in enumerate(spec.get("tls") or ()):
-            self._tls(key, f"spec.tls[{index}]", tls, [rule.get("host") for rule in rules])
+            self._tls(owner, f"spec.tls[{index}]", tls, [rule.get("host") for rule in rules])
         for name, value in sorted((ingress["metadata"].get("annotations") or {}).items()):
             if name.partition("/")[0].endswith(_CONTROLLERS_DOMAIN) and (name, value) not in _AS_IT_IS:
-                self._problem(key, "NotEmulated", f"annotation {name} is not emulated: it has no effect")
+                self._problem(owner, "NotEmulated", f"annotation {name} is not emulated: it has no effect")
 
     def result(self) -> Routing:
-        hosts = [
-            Host(name, tuple(sorted(rules.values(), key=_precedence)), self._host_defaults.get(name, self._default))
-            for name, rules in sorted(self._hosts.items())
-        ]
+        names = sorted({*self._hosts, ANY_HOST})
+        table = Table(tuple(Host(name, tuple(self._rules_of(name))) for name in names))
         certificates = tuple(self._certificates.values())
-        return Routing(tuple(hosts), self._default, certificates, tuple(self._uses), tuple(self._problems))
+        entrances = (Entrance(HTTP_PORT, _TABLE), Entrance(HTTPS_PORT, _TABLE, tls=True, certificates=certificates))
+        return Routing(entrances, {_TABLE: table}, tuple(self._problems))
 
-    def _rule(self, key: Key, at: str, rule: dict[str, Any], default: Backend | None) -> None:
+    def _rules_of(self, host: str) -> Iterator[Rule]:
+        yield from sorted(self._hosts.get(host, {}).values(), key=_precedence)
+        default = self._host_defaults.get(host, self._default)
+        if default is not None:
+            yield default
+
+    def _rule(self, owner: Owner, at: str, rule: dict[str, Any], default: Rule | None) -> None:
         name = (rule.get("host") or ANY_HOST).lower()
         host = self._hosts.setdefault(name, {})
         if default is not None:
             self._host_defaults.setdefault(name, default)
         paths = (rule.get("http") or {}).get("paths") or ()
         for index, path in enumerate(paths):
-            self._path(key, f"{at}.http.paths[{index}]", name, host, path)
+            self._path(owner, f"{at}.http.paths[{index}]", name, host, path)
 
-    def _path(self, key: Key, at: str, host: str, rules: dict[tuple[str, bool], Rule], path: dict[str, Any]) -> None:
-        backend = self._backend(key, f"{at}.backend", path["backend"])
-        if backend is None:
-            return
+    def _path(self, owner: Owner, at: str, host: str, rules: dict[Text, Rule], path: dict[str, Any]) -> None:
         text, exact = path.get("path") or "/", path["pathType"] == "Exact"
         if "?" in text or "#" in text:
-            self._problem(key, "Rejected", f'{at}.path: "{text}": no path of a request has "?" or "#" in it: remove it')
+            self._problem(
+                owner, "Rejected", f'{at}.path: "{text}": no path of a request has "?" or "#" in it: remove it'
+            )
             return
-        found = Rule(text if exact else text.rstrip("/"), exact, backend, key)
-        earlier = rules.setdefault((found.path, exact), found)
-        if earlier.backend != backend:
-            where = f"{host or 'any host'}{found.path or '/'} ({'Exact' if exact else 'Prefix'})"
-            owner = "the same Ingress" if earlier.owner == key else f"Ingress {earlier.owner}, which is older,"
-            self._problem(key, "Conflict", f"{at}: {where}: {owner} sends it to {earlier.backend} already")
+        wanted = Text(How.EXACT, text) if exact else Text(How.PREFIX, text.rstrip("/"))
+        found = self._to_backend(owner, f"{at}.backend", wanted, path["backend"])
+        if found is None:
+            return
+        earlier = rules.setdefault(wanted, found._replace(field=at))
+        if earlier.action != found.action:
+            where = f"{host or 'any host'}{wanted.value or '/'} ({'Exact' if exact else 'Prefix'})"
+            whose = "the same Ingress" if earlier.owner == owner else f"{earlier.owner}, which is older,"
+            backend = next(earlier.upstreams()).backend
+            self._problem(owner, "Conflict", f"{at}: {where}: {whose} sends it to {backend} already")
 
-    def _backend(self, key: Key, at: str, backend: dict[str, Any]) -> Backend | None:
+    def _to_backend(self, owner: Owner, at: str, path: Text, backend: dict[str, Any]) -> Rule | None:
+        """The rule that sends what has the path to a backend."""
         service = backend.get("service")
         if service is None:
             resource = backend.get("resource") or {}
             what = f"{resource.get('kind', '')} {resource.get('name', '')}"
-            self._problem(key, "NotEmulated", f"{at}.resource: {what}: only Services are served: name a service")
+            self._problem(owner, "NotEmulated", f"{at}.resource: {what}: only Services are served: name a service")
             return None
         port = service.get("port") or {}
-        found = Backend(key.namespace, service["name"], port.get("number") or port.get("name") or "")
-        self._uses[key, found] = None
-        return found
+        found = Backend(owner.namespace, service["name"], port.get("number") or port.get("name") or "")
+        return Rule(Match(path), Forward((Share(Upstream(found)),)), owner, at)
 
-    def _tls(self, key: Key, at: str, tls: dict[str, Any], rule_hosts: list[str | None]) -> None:
+    def _tls(self, owner: Owner, at: str, tls: dict[str, Any], rule_hosts: list[str | None]) -> None:
         secret = tls.get("secretName")
         if not secret:
             return  # the default certificate is what the API asks for
         for host in tls.get("hosts") or [host for host in rule_hosts if host]:
-            found = Certificate(host.lower(), Key(key.namespace, secret), key)
+            found = Certificate(host.lower(), Key(owner.namespace, secret), owner)
             earlier = self._certificates.setdefault(found.host, found)
             if earlier.secret != found.secret:
-                owner = f"Ingress {earlier.owner}, which is older, has the certificate of Secret {earlier.secret}"
-                self._problem(key, "Conflict", f"{at}: {host}: {owner}")
+                whose = f"{earlier.owner}, which is older, has the certificate of Secret {earlier.secret}"
+                self._problem(owner, "Conflict", f"{at}: {host}: {whose}")
 
-    def _problem(self, key: Key, reason: str, message: str) -> None:
-        self._problems.append(Problem(key, reason, f"Ingress {key}: {message}"))
+    def _problem(self, owner: Owner, reason: str, message: str) -> None:
+        self._problems.append(Problem(owner, reason, f"{owner}: {message}"))
 
 
 def _precedence(rule: Rule) -> tuple[bool, int, str]:
     """Only one exact path can match, and it is as long as the request's: exact ones may all go first."""
-    return not rule.exact, -len(rule.path), rule.path
+    path = rule.match.path
+    return path.how is not How.EXACT, -len(path.value), path.value

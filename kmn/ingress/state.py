@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from kmn.ingress.backends import endpoints_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
 from kmn.ingress.classes import controller_of
-from kmn.ingress.envoy_config import Config, config_of
+from kmn.ingress.envoy.config import Config, config_of
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
-from kmn.ingress.model import Backend, Problem, Routing
+from kmn.ingress.model import Owner, Problem, Routing, Upstream
 from kmn.ingress.routing import routing_of
 from kmn.k8s.dataplane import PROGRAM
 from kmn.k8s.objects import Key, Object, annotation, labels, namespace_of
@@ -19,6 +19,7 @@ from kmn.k8s.resources import ENDPOINTSLICES, INGRESSCLASSES, INGRESSES, PODS, S
 __all__ = ["RESOURCES", "State", "View"]
 
 RESOURCES = (INGRESSES, INGRESSCLASSES, SERVICES, ENDPOINTSLICES, SECRETS, PODS)
+_KINDS = {"Ingress": INGRESSES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,10 @@ class State:
         """All of them, whoever takes them."""
         return self._objects[INGRESSES]
 
+    def find(self, owner: Owner) -> Object | None:
+        """The object that a rule is of, while it is there."""
+        return self._objects[_KINDS[owner.kind]].get(owner.key)
+
     def controllers(self) -> set[str]:
         """Those that have pods."""
         return {controller for pod in self._objects[PODS].values() if (controller := annotation(pod, CONTROLLER))}
@@ -75,25 +80,26 @@ class State:
         problems = list(routing.problems)
         pairs = self._certificates(routing, problems)
         endpoints = {}
-        why: dict[Backend, str] = {}
-        for backend in sorted(routing.backends(), key=str):
+        why: dict[Upstream, str] = {}
+        for upstream in sorted(routing.upstreams(), key=str):
+            backend = upstream.backend
             service = Key(backend.namespace, backend.service)
             found = endpoints_of(backend, self._objects[SERVICES].get(service), self._slices[service].values())
-            endpoints[backend] = found.addresses
+            endpoints[upstream] = found.addresses
             if found.problem is not None:
-                why[backend] = found.problem
+                why[upstream] = found.problem
         problems += _of_backends(routing, why)
         config = config_of(routing, endpoints, pairs, self._default_certificate)
         return View(taken, config, tuple(problems), self._addresses(controller))
 
     def _certificates(self, routing: Routing, problems: list[Problem]) -> dict[Key, KeyPair]:
         pairs: dict[Key, KeyPair] = {}
-        for certificate in routing.certificates:
+        for certificate in routing.certificates():
             found = self._pair(certificate.secret)
             if isinstance(found, KeyPair):
                 pairs[certificate.secret] = found
             else:
-                message = f"Ingress {certificate.owner}: {certificate.host} has the default certificate: {found}"
+                message = f"{certificate.owner}: {certificate.host} has the default certificate: {found}"
                 problems.append(Problem(certificate.owner, "BadCertificate", message))
         return pairs
 
@@ -147,11 +153,11 @@ def _meaning(ingress: Object | None) -> tuple[object, ...] | None:
     return meta.get("uid"), meta.get("creationTimestamp"), meta.get("annotations"), ingress.get("spec")
 
 
-def _of_backends(routing: Routing, why: dict[Backend, str]) -> list[Problem]:
-    """Each Ingress that names a backend is told what is wrong with it."""
+def _of_backends(routing: Routing, why: dict[Upstream, str]) -> list[Problem]:
+    """Each object that names a backend is told what is wrong with it."""
     found: dict[Problem, None] = {}
-    for owner, backend in routing.uses:
-        if backend in why:
-            message = f"Ingress {owner}: requests for {backend} are answered 503: {why[backend]}"
+    for owner, upstream in routing.uses():
+        if upstream in why:
+            message = f"{owner}: requests for {upstream.backend} are answered 503: {why[upstream]}"
             found[Problem(owner, "NoBackend", message)] = None
     return list(found)

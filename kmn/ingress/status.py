@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from kmn.ingress.model import Problem
+from kmn.ingress.model import Owner, Problem
 from kmn.k8s.client import Client
 from kmn.k8s.errors import ApiError
 from kmn.k8s.events import Recorder
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``addresses`` has the Ingresses whose status is to change; problems come with the Ingress that they are of."""
+    """``addresses`` has the Ingresses whose status is to change; problems come with the object that they are of."""
 
     addresses: tuple[tuple[Key, tuple[str, ...]], ...]
     problems: tuple[tuple[Object, Problem], ...]
@@ -31,6 +31,7 @@ def report_of(
     wanted: Mapping[Key, tuple[str, ...]],
     ours: Collection[str],
     problems: Iterable[Problem],
+    find: Callable[[Owner], Object | None],
 ) -> Report:
     """``wanted`` has the addresses of the Ingresses that are taken. Another one that has one of ``ours``, all that the
     controllers have, loses it."""
@@ -41,7 +42,8 @@ def report_of(
             continue  # somebody else's
         if has != wanted.get(key, ()):
             changes.append((key, wanted.get(key, ())))
-    return Report(tuple(changes), tuple((ingresses[p.ingress], p) for p in problems if p.ingress in ingresses))
+    told = ((find(problem.owner), problem) for problem in problems)
+    return Report(tuple(changes), tuple((owner, problem) for owner, problem in told if owner is not None))
 
 
 def _addresses(ingress: Object) -> tuple[str, ...]:
@@ -68,9 +70,9 @@ class Writer:
             except ApiError as error:
                 log.info("status of Ingress %s is not written: %s", key, error)
                 complete = False
-        for ingress, problem in report.problems:
+        for owner, problem in report.problems:
             if problem not in self._told:
-                self._recorder.event(ingress, "Warning", problem.reason, problem.message)
-                log.info("%s: %s", describe(ingress), problem.message)
+                self._recorder.event(owner, "Warning", problem.reason, problem.message)
+                log.info("%s: %s", describe(owner), problem.message)
         self._told = {problem for _, problem in report.problems}
         return complete

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import pytest
@@ -56,13 +56,13 @@ DNS = policy("dns", "web", ingress=[{**FROM_CLIENT, "ports": [{"port": 53, "prot
 
 
 class Log:
-    """``kmn policy log`` while it runs."""
+    """``kmn policy log`` (or another command for it) while it runs."""
 
-    def __init__(self, cluster: str, *options: str) -> None:
+    def __init__(self, cluster: str, *options: str, command: Sequence[str] = ("policy", "log")) -> None:
         self.lines: list[str] = []
         self.notes: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kmn.cli", "policy", "log", "--name", cluster, *options],
+            [sys.executable, "-m", "kmn.cli", *command, "--name", cluster, *options],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
@@ -107,8 +107,8 @@ class Log:
 
 
 @contextlib.contextmanager
-def log_of(cluster: Cluster, *options: str) -> Iterator[Log]:
-    log = Log(cluster.name, *options)
+def log_of(cluster: Cluster, *options: str, command: Sequence[str] = ("policy", "log")) -> Iterator[Log]:
+    log = Log(cluster.name, *options, command=command)
     try:
         yield log
     finally:
@@ -282,12 +282,14 @@ def test_filters(made: Cluster) -> None:
         everything, denied, of_client, elsewhere = (
             stack.enter_context(log_of(made, "-o", "json", *each)) for each in ((), *options)
         )
+        dropped = stack.enter_context(log_of(made, "--drop", "--json", command=("flows",)))
         for name, port in (("client", 80), ("other", 81), ("client", 81)):
             with attempt(made, name, there, port):
                 everything.take()
         eventually(lambda: len(denied.lines) == 2 and len(of_client.lines) == 2, "two lines each")
         assert [each["source"]["name"] for each in denied.take(2)] == ["default/other", "default/client"]
         assert [each["verdict"] for each in of_client.take(2)] == ["allowed", "denied"]
+        eventually(lambda: len(dropped.lines) == 2, "kmn flows --drop tells two as well")
         assert not elsewhere.lines
 
 

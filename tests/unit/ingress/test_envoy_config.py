@@ -9,8 +9,8 @@ from typing import Any
 from ingress_objects import ingress, path, rule
 
 from kmn.ingress.certificates import KeyPair
-from kmn.ingress.envoy_config import Config, config_of
-from kmn.ingress.model import Backend
+from kmn.ingress.envoy.config import Config, config_of
+from kmn.ingress.model import Backend, Protocol, Upstream
 from kmn.ingress.routing import routing_of
 from kmn.k8s.objects import Key, Object
 
@@ -20,14 +20,14 @@ PAIR = KeyPair("certificate", "key")
 
 def configured(*ingresses: Object, pairs: Iterable[Key] = (), **endpoints: Any) -> Config:
     routing = routing_of(ingresses)
-    ends = {b: endpoints.get(b.service, ()) for b in sorted(routing.backends(), key=str)}
+    ends = {up: endpoints.get(up.backend.service, ()) for up in sorted(routing.upstreams(), key=str)}
     return config_of(routing, ends, dict.fromkeys(pairs, PAIR), DEFAULT)
 
 
 def routes(config: Config) -> dict[str, list[tuple[Any, Any]]]:
     """Matches and where they lead, by the domain of their virtual host."""
     found = {}
-    for host in config.routes["virtual_hosts"]:
+    for host in config.routes["ingress"]["virtual_hosts"]:
         (domain,) = host["domains"]
         found[domain] = [
             (each["match"], each["route"]["cluster"] if "route" in each else each["direct_response"]["status"])
@@ -118,4 +118,6 @@ def test_more_certificates_than_can_be_watched_are_in_the_listener() -> None:
 
 
 def test_backends_have_names_of_their_own() -> None:
-    assert str(Backend("a", "b", 80)) != str(Backend("a", "b", "http"))
+    number, name = Backend("a", "b", 80), Backend("a", "b", "http")
+    upstreams = [Upstream(number), Upstream(name), Upstream(number, Protocol.H2C), Upstream(number, connect_timeout=2)]
+    assert [str(each) for each in upstreams] == ["a/b:80", "a/b:http", "a/b:80 h2c", "a/b:80 2"]

@@ -6,25 +6,31 @@ import pytest
 from ingress_objects import ingress, path, rule, service
 
 from kmn.ingress.classes import class_of, controller_of
-from kmn.ingress.model import Routing, Rule
+from kmn.ingress.model import ANY_HOST, Host, How, Routing, Text
 from kmn.ingress.routing import routing_of
 from kmn.k8s.objects import Key, Object
 
 
+def hosts_of(routing: Routing) -> tuple[Host, ...]:
+    """Both entrances lead to the same."""
+    (table,) = routing.tables.values()
+    assert [(each.port, routing.tables[each.table or ""]) for each in routing.entrances] == [(80, table), (443, table)]
+    return table.hosts
+
+
 def matched(routing: Routing, host: str, text: str) -> str | None:
     """The Service that a request goes to, by the words of the API reference alone."""
-    hosts = {each.name: each for each in routing.hosts}
-    found = hosts.get(host) or hosts.get("*." + host.partition(".")[2]) or hosts.get("")
-    if found is None:
-        return routing.default.service if routing.default else None
-    chosen = next((rule.backend for rule in found.rules if _matches(rule, text)), found.default)
-    return chosen.service if chosen else None
+    hosts = {each.name: each for each in hosts_of(routing)}
+    found = hosts.get(host) or hosts.get("*." + host.partition(".")[2]) or hosts[ANY_HOST]
+    chosen = next((rule for rule in found.rules if _matches(rule.match.path, text)), None)
+    return next(chosen.upstreams()).backend.service if chosen else None
 
 
-def _matches(rule: Rule, text: str) -> bool:
-    if rule.exact:
-        return text == rule.path
-    wanted = [part for part in rule.path.split("/") if part]
+def _matches(path: Text, text: str) -> bool:
+    if path.how is How.EXACT:
+        return text == path.value
+    assert path.how is How.PREFIX
+    wanted = [part for part in path.value.split("/") if part]
     return [part for part in text.split("/") if part][: len(wanted)] == wanted
 
 
@@ -83,8 +89,8 @@ def test_precedence(routing: Routing, host: str, text: str, wanted: str | None) 
 
 
 def test_exact_paths_come_first_then_the_longest() -> None:
-    (host,) = PATHS.hosts
-    assert [(each.path, each.exact) for each in host.rules] == [
+    host = next(each for each in hosts_of(PATHS) if each.name == "a")
+    assert [(each.match.path.value, each.match.path.how is How.EXACT) for each in host.rules] == [
         ("/aaa/bbb", True), ("/end/", True), ("/aaa/bbb", False), ("/impl", False), ("/aaa", False), ("", False),
     ]  # fmt: skip
 
@@ -129,7 +135,7 @@ def test_certificates() -> None:
         "b", tls=[{"hosts": ["Y.example", "*.z.example"], "secretName": "own"}, {"hosts": ["q"]}], created=2
     )
     routing = routing_of([second, first])
-    assert {c.host: c.secret.name for c in routing.certificates} == {
+    assert {c.host: c.secret.name for c in routing.certificates()} == {
         "x.example": "all", "y.example": "all", "*.z.example": "own",
     }  # fmt: skip
     ((reason, message),) = told(second, first)

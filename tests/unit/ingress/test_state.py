@@ -10,9 +10,9 @@ from ingress_objects import ingress, meta, path, rule, service_object, slice_of,
 from kmn.cluster_spec import IngressController
 from kmn.ingress.backends import Endpoints, endpoints_of
 from kmn.ingress.certificates import key_pair_of, self_signed
-from kmn.ingress.envoy_config import Config
+from kmn.ingress.envoy.config import Config
 from kmn.ingress.manifests import ingress_objects
-from kmn.ingress.model import Backend, Problem
+from kmn.ingress.model import Backend, Owner, Problem
 from kmn.ingress.state import State
 from kmn.ingress.status import report_of
 from kmn.k8s.objects import Key, Object, key_of
@@ -191,8 +191,7 @@ def test_addresses_are_given_and_taken_back() -> None:
         Key("d", "foreign"): with_address(SHOP, "198.51.100.1"),
     }
     wanted = {Key("d", "new"): ("192.0.2.7",), Key("d", "right"): ("192.0.2.7",)}
-    report = report_of(
-        ingresses, wanted, {"192.0.2.7"}, [Problem(Key("d", "gone"), "R", "m"), Problem(Key("d", "new"), "R", "m")]
-    )
+    problems = [Problem(Owner("Ingress", "d", name), "R", "m") for name in ("gone", "new")]
+    report = report_of(ingresses, wanted, {"192.0.2.7"}, problems, lambda owner: ingresses.get(owner.key))
     assert report.addresses == ((Key("d", "new"), ("192.0.2.7",)), (Key("d", "left"), ()))
-    assert [(obj["metadata"]["name"], problem.ingress.name) for obj, problem in report.problems] == [("shop", "new")]
+    assert [(obj["metadata"]["name"], problem.owner.name) for obj, problem in report.problems] == [("shop", "new")]

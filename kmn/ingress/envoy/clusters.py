@@ -1,0 +1,45 @@
+"""Clusters: an upstream of a routing is one, with the addresses of its endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kmn.ingress.envoy.forms import Resource, address, kind, seconds, typed
+from kmn.ingress.model import Protocol, Upstream
+
+__all__ = ["cluster"]
+
+_MANY = 1_000_000  # no limit: Envoy's own are for one upstream of a mesh
+_CONNECT_TIMEOUT = 5.0  # seconds, as ingress-nginx' proxy-connect-timeout
+
+
+def cluster(upstream: Upstream, addresses: Iterable[tuple[str, int]]) -> Resource:
+    """Without endpoints requests are answered 503."""
+    ends = [{"endpoint": {"address": address(ip, port)}} for ip, port in addresses]
+    thresholds = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), _MANY)
+    name = str(upstream)
+    patience = _CONNECT_TIMEOUT if upstream.connect_timeout is None else upstream.connect_timeout
+    return {
+        "@type": kind("config.cluster.v3.Cluster"),
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": seconds(patience),
+        "circuit_breakers": {"thresholds": [thresholds]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": ends}]},
+        **_protocol(upstream.protocol),
+    }
+
+
+def _protocol(protocol: Protocol) -> Resource:
+    found: Resource = {}
+    if protocol in (Protocol.H2C, Protocol.H2):
+        options = "extensions.upstreams.http.v3.HttpProtocolOptions"
+        explicit: Resource = {"explicit_http_config": {"http2_protocol_options": {}}}
+        extension = typed("", options, **explicit)["typed_config"]
+        found["typed_extension_protocol_options"] = {f"envoy.{options}": extension}
+    if protocol in (Protocol.HTTPS, Protocol.H2):
+        # Certificates of backends are not looked at, as ingress-nginx does by default.
+        context = "extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+        alpn = {"common_tls_context": {"alpn_protocols": ["h2"]}} if protocol is Protocol.H2 else {}
+        found["transport_socket"] = typed("envoy.transport_sockets.tls", context, **alpn)
+    return found

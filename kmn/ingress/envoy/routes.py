@@ -1,0 +1,259 @@
+"""Route configurations: a table of a routing is one, a host a virtual host, a rule a route."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from kmn.ingress.envoy.forms import Resource, kind, seconds
+from kmn.ingress.model import (
+    ANY_HOST,
+    Answer,
+    Condition,
+    Forward,
+    HeaderChange,
+    Host,
+    How,
+    Match,
+    Mirror,
+    Redirect,
+    Rule,
+    Share,
+    Table,
+    Text,
+    Treatment,
+)
+
+__all__ = ["NOWHERE", "route_configuration"]
+
+NOWHERE = "nowhere"  # there is no cluster of this name: requests are answered 500
+
+# What backends are told of the client, as ingress-nginx does it: what the client itself says of that is not believed.
+_FORWARDED = {
+    "X-Forwarded-For": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "X-Forwarded-Host": "%REQ(:AUTHORITY)%",
+    "X-Forwarded-Port": "%DOWNSTREAM_LOCAL_PORT%",
+    "X-Real-IP": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+}
+_IDLE_REQUEST = 60.0  # seconds, as ingress-nginx' proxy-read-timeout
+_CODES = {
+    301: "MOVED_PERMANENTLY",
+    302: "FOUND",
+    303: "SEE_OTHER",
+    307: "TEMPORARY_REDIRECT",
+    308: "PERMANENT_REDIRECT",
+}
+_NOT_FOUND = {"direct_response": {"status": 404}}
+_WITHOUT_TLS = {"name": "x-forwarded-proto", "string_match": {"exact": "http"}}  # Envoy's own word
+
+
+def route_configuration(name: str, table: Table) -> Resource:
+    """Requests for hosts that the table does not have are answered 404."""
+    fallback = next((host for host in table.hosts if host.name == ANY_HOST), Host(ANY_HOST, ()))
+    named = [host for host in table.hosts if host.name != ANY_HOST]
+    return {
+        "@type": kind("config.route.v3.RouteConfiguration"),
+        "name": name,
+        "ignore_port_in_host_matching": True,
+        "request_headers_to_add": [_header(key, value) for key, value in _FORWARDED.items()],
+        "virtual_hosts": [*(_virtual_host(host, fallback) for host in named), _virtual_host(fallback, fallback)],
+    }
+
+
+def _virtual_host(host: Host, fallback: Host) -> Resource:
+    name = host.name or "*"
+    if host.deep or not name.startswith("*."):
+        return {"name": name, "domains": [name], "routes": list(_routes(host.rules))}
+    # Envoy's wildcard stands for any number of labels, this one for one: hosts with more are nobody's.
+    guard = {"name": ":authority", "string_match": {"safe_regex": {"regex": _one_label(name)}}}
+    refusal = {"match": {"prefix": "/", "headers": [guard]}, **_NOT_FOUND}
+    routes = [*_routes(host.rules, guard), refusal, *_routes(fallback.rules)]
+    return {"name": name, "domains": [name], "routes": routes}
+
+
+def _one_label(wildcard: str) -> str:
+    return rf"(?i)[^.:]+{re.escape(wildcard[1:])}(:[0-9]+)?"
+
+
+def _routes(rules: Iterable[Rule], *guards: Resource) -> Iterator[Resource]:
+    for rule in rules:
+        code = rule.treatment.https_only
+        if code is not None:
+            redirect = {"scheme_redirect": "https", "response_code": _CODES[code]}
+            yield {"name": rule.name, "match": _match(rule.match, (*guards, _WITHOUT_TLS)), "redirect": redirect}
+        yield {
+            "name": rule.name,
+            "match": _match(rule.match, guards),
+            **_action(rule),
+            **_headers(rule.treatment.request_headers, rule.treatment.response_headers),
+        }
+
+
+# --- which requests ---------------------------------------------------------------------------------------------
+
+
+def _match(match: Match, guards: Iterable[Resource]) -> Resource:
+    headers = [*guards, *_methods(match.methods), *(_condition(each) for each in match.headers)]
+    found = _path(match.path)
+    if headers:
+        found["headers"] = headers
+    if match.query:
+        found["query_parameters"] = [_condition(each) for each in match.query]
+    return found
+
+
+def _path(path: Text) -> Resource:
+    case = {"case_sensitive": False} if path.ignore_case else {}
+    if path.how is How.EXACT:
+        return {"path": path.value, **case}
+    if path.how is How.REGEX:
+        return {"safe_regex": _regex(path)}
+    return {"path_separated_prefix": path.value, **case} if path.value else {"prefix": "/"}
+
+
+def _methods(methods: tuple[str, ...]) -> Iterator[Resource]:
+    if methods:
+        pattern = "|".join(map(re.escape, methods))
+        yield {"name": ":method", "string_match": {"safe_regex": {"regex": pattern}}}
+
+
+def _condition(condition: Condition) -> Resource:
+    inverted = {"invert_match": True} if condition.negated else {}
+    if condition.text.how is How.PRESENT:
+        return {"name": condition.name, "present_match": True, **inverted}
+    return {"name": condition.name, "string_match": _string(condition.text), **inverted}
+
+
+def _string(text: Text) -> Resource:
+    if text.how is How.REGEX:
+        return {"safe_regex": _regex(text)}
+    case = {"ignore_case": True} if text.ignore_case else {}
+    return {text.how.value: text.value, **case}
+
+
+def _regex(text: Text) -> Resource:
+    return {"regex": f"(?i){text.value}" if text.ignore_case else text.value}
+
+
+# --- what is done with them -------------------------------------------------------------------------------------
+
+
+def _action(rule: Rule) -> Resource:
+    action = rule.action
+    if isinstance(action, Redirect):
+        return {"redirect": _redirect(action, rule.match.path)}
+    if isinstance(action, Answer):
+        answer: Resource = {"direct_response": {"status": action.status}}
+        if action.body:
+            answer["direct_response"]["body"] = {"inline_string": action.body}
+            header = {"header": {"key": "content-type", "value": _literal(action.content_type)}}
+            answer["response_headers_to_add"] = [{**header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
+        return answer
+    target = _target(action)
+    if target is None:
+        return {"direct_response": {"status": 500}}
+    return {"route": {**target, **_route(rule.treatment, rule.match.path)}}
+
+
+def _redirect(redirect: Redirect, path: Text) -> Resource:
+    found: Resource = {"response_code": _CODES[redirect.code]}
+    fields = {
+        "scheme_redirect": redirect.scheme, "host_redirect": redirect.host, "port_redirect": redirect.port,
+        "path_redirect": redirect.path,
+    }  # fmt: skip
+    found |= {name: value for name, value in fields.items() if value is not None}
+    if redirect.prefix is not None:
+        found |= _instead_of_prefix(path, redirect.prefix)
+    return found
+
+
+def _target(forward: Forward) -> Resource | None:
+    """None: nobody is to get a request."""
+    shares = [share for share in forward.shares if share.weight]
+    if not shares:
+        return None
+    plain = HeaderChange()
+    (first, *others) = shares
+    if not others and first.upstream and first.request_headers == first.response_headers == plain:
+        return {"cluster": str(first.upstream)}
+    clusters = [
+        {**_weighted(share), **_headers(share.request_headers, share.response_headers)} for share in shares
+    ]  # fmt: skip
+    missing = {"cluster_not_found_response_code": "INTERNAL_SERVER_ERROR"}
+    return {"weighted_clusters": {"clusters": clusters}, **missing}
+
+
+def _weighted(share: Share) -> Resource:
+    return {"name": str(share.upstream or NOWHERE), "weight": share.weight}
+
+
+def _route(treatment: Treatment, path: Text) -> Resource:
+    idle = _IDLE_REQUEST if treatment.idle_timeout is None else treatment.idle_timeout
+    found: Resource = {
+        "timeout": seconds(treatment.timeout or 0),  # without one a request may take long as long as it goes on
+        "idle_timeout": seconds(idle),
+        "retry_policy": {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 1},
+    }
+    rewrite = treatment.rewrite
+    if rewrite is not None:
+        if rewrite.host is not None:
+            found["host_rewrite_literal"] = rewrite.host
+        if rewrite.path is not None:
+            found["regex_rewrite"] = _regex_rewrite("^/.*$", _verbatim(rewrite.path))
+        elif rewrite.prefix is not None:
+            found |= _instead_of_prefix(path, rewrite.prefix)
+        elif rewrite.substitution is not None:
+            found["regex_rewrite"] = _regex_rewrite(f"^{_regex(path)['regex']}$", rewrite.substitution)
+    if treatment.mirrors:
+        found["request_mirror_policies"] = [_mirror(mirror) for mirror in treatment.mirrors]
+    return found
+
+
+def _mirror(mirror: Mirror) -> Resource:
+    millionths = mirror.numerator * 1_000_000 // mirror.denominator
+    fraction = {"default_value": {"numerator": millionths, "denominator": "MILLION"}}
+    return {"cluster": str(mirror.upstream), "runtime_fraction": fraction}
+
+
+def _instead_of_prefix(path: Text, text: str) -> Resource:
+    """/a/b with the prefix /a becomes ``text``/b, and /a ``text``: never with two slashes."""
+    pattern = f"^{re.escape(path.value)}/*" if path.value else "^/"
+    whole = text.rstrip("/")
+    if not whole:
+        return {"regex_rewrite": _regex_rewrite(pattern, "/")}
+    if path.value:
+        return {"prefix_rewrite": whole}
+    return {"regex_rewrite": _regex_rewrite(pattern, _verbatim(f"{whole}/"))}
+
+
+def _regex_rewrite(pattern: str, substitution: str) -> Resource:
+    return {"pattern": {"regex": pattern}, "substitution": substitution}
+
+
+def _verbatim(text: str) -> str:
+    return text.replace("\\", "\\\\")
+
+
+# --- headers ----------------------------------------------------------------------------------------------------
+
+
+def _headers(request: HeaderChange, response: HeaderChange) -> Resource:
+    found: Resource = {}
+    for direction, change in (("request", request), ("response", response)):
+        added = [_header(name, _literal(value)) for name, value in change.set]
+        added += [_header(name, _literal(value), "APPEND_IF_EXISTS_OR_ADD") for name, value in change.add]
+        if added:
+            found[f"{direction}_headers_to_add"] = added
+        if change.remove:
+            found[f"{direction}_headers_to_remove"] = list(change.remove)
+    return found
+
+
+def _header(name: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> dict[str, Any]:
+    return {"header": {"key": name, "value": value}, "append_action": action}
+
+
+def _literal(value: str) -> str:
+    """A percent sign begins one of Envoy's variables."""
+    return value.replace("%", "%%")
