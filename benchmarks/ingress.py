@@ -26,12 +26,12 @@ from kmn import Cluster
 from kmn.k8s.objects import Object
 from kmn.k8s.resources import INGRESSES, SERVICES
 
-__all__ = ["main"]
+__all__ = ["BARE", "CONNECTIONS", "INGRESS", "NGINX", "Measured", "main", "rows"]
 
-_CONNECTIONS = (16, 64)
+CONNECTIONS = (16, 64)
 _PORT = 80
 _HOST = "shop.example"
-_INGRESS, _NGINX, _BARE = "kmn's Envoy", "nginx", "Envoy with nothing else"
+INGRESS, NGINX, BARE = "kmn's Envoy", "nginx", "Envoy with nothing else"
 
 
 def main(*, quick: bool = False, json_file: Path | None = None) -> None:
@@ -40,11 +40,13 @@ def main(*, quick: bool = False, json_file: Path | None = None) -> None:
     proxies = _beside_nginx(rounds, seconds)
     show(f"Requests through a proxy, median of {rounds} x {seconds} s", proxies, json_file=json_file)
     few, many, changes, kills = (10, 100, 10, 1) if quick else (10, 1000, 100, 5)
-    rows = ingressscale.measure(few, many, changes, kills)
-    show(f"{many:,} Ingresses, hosts and Services", rows, json_file=json_file)
+    scale = ingressscale.measure(few, many, changes, kills)
+    show(f"{many:,} Ingresses, hosts and Services", scale, json_file=json_file)
 
 
-class _Measured(NamedTuple):
+class Measured(NamedTuple):
+    """One round of one proxy."""
+
     load: http.Load
     busy: float  # seconds of the proxy's processor time for a request
 
@@ -62,9 +64,9 @@ def _beside_nginx(rounds: int, seconds: int) -> list[Row]:
         nginx = stack.enter_context(proxying(cluster.pod("nginx").netns, _PORT, f"{backend.ip}:{_PORT}"))
         bare = stack.enter_context(bare_envoy(cluster.pod("bare").netns, _PORT, (backend.ip, _PORT)))
         ways = {
-            _INGRESS: (address_of(cluster, INGRESSES, "shop"), envoy_of(name)),
-            _NGINX: (address_of(cluster, SERVICES, "nginx"), nginx),
-            _BARE: (address_of(cluster, SERVICES, "bare"), bare),
+            INGRESS: (address_of(cluster, INGRESSES, "shop"), envoy_of(name)),
+            NGINX: (address_of(cluster, SERVICES, "nginx"), nginx),
+            BARE: (address_of(cluster, SERVICES, "bare"), bare),
         }
         client = cluster.host("e1").netns
         for address, _ in ways.values():
@@ -72,39 +74,39 @@ def _beside_nginx(rounds: int, seconds: int) -> list[Row]:
             until(lambda asker=asker: asker.ask(_HOST))
         measures = {
             (way, connections): partial(_measure, client, *ways[way], seconds, connections)
-            for connections in _CONNECTIONS
+            for connections in CONNECTIONS
             for way in ways
         }
-        return _compared(in_turn(measures, rounds))
+        return rows(in_turn(measures, rounds))
 
 
-def _measure(client: str, address: str, proxy: int, seconds: int, connections: int) -> _Measured:
+def _measure(client: str, address: str, proxy: int, seconds: int, connections: int) -> Measured:
     before = _processor_time(proxy)
     load = http.load(client, address, _PORT, seconds, close=False, host=_HOST, connections=connections)
-    return _Measured(load, (_processor_time(proxy) - before) / max(1, load.requests))
+    return Measured(load, (_processor_time(proxy) - before) / max(1, load.requests))
 
 
-def _compared(samples: Mapping[tuple[str, int], list[_Measured]]) -> list[Row]:
+def rows(samples: Mapping[tuple[str, int], list[Measured]]) -> list[Row]:
     """The ingress, and how it stands to the others."""
-    figures: tuple[tuple[str, str, float, Callable[[_Measured], float], str], ...] = (
+    figures: tuple[tuple[str, str, float, Callable[[Measured], float], str], ...] = (
         ("requests", "/s", 1, lambda m: m.load.rate, "≥ 0.9"),
         ("p50", "ms", 1e3, lambda m: m.load.p50, ""),
         ("p99", "ms", 1e3, lambda m: m.load.p99, ""),
         ("processor time of the proxy for a request", "µs", 1e6, lambda m: m.busy, ""),
     )
-    rows = []
-    for connections in _CONNECTIONS:
+    found = []
+    for connections in CONNECTIONS:
         for what, unit, scale, figure, wanted in figures:
             title = f"{connections} connections: {what}"
-            ours = [figure(m) for m in samples[_INGRESS, connections]]
-            rows.append(Row(f"{title}, {_INGRESS}", statistics.median(ours) * scale, unit))
-            for way in (_NGINX, _BARE):
+            ours = [figure(m) for m in samples[INGRESS, connections]]
+            found.append(Row(f"{title}, {INGRESS}", statistics.median(ours) * scale, unit))
+            for way in (NGINX, BARE):
                 theirs = [figure(m) for m in samples[way, connections]]
                 ratio = paired_ratio(ours, theirs)
                 value = statistics.median(theirs) * scale
-                rows.append(Row(f"{title}, {way}", value, unit, "kmn's to it", ratio, wanted))
+                found.append(Row(f"{title}, {way}", value, unit, "kmn's to it", ratio, wanted))
     failed = sum(m.load.errors for of_way in samples.values() for m in of_way)
-    return [*rows, Row("failed, all together", failed, "", wanted="0")]
+    return [*found, Row("failed, all together", failed, "", wanted="0")]
 
 
 def _processor_time(pid: int) -> float:
