@@ -15,7 +15,6 @@ from pathlib import Path
 
 __all__ = [
     "Load",
-    "Running",
     "UnreadableOutput",
     "client_ports",
     "configuration",
@@ -23,6 +22,7 @@ __all__ = [
     "nginx",
     "parse",
     "require",
+    "running",
     "serving",
 ]
 
@@ -85,28 +85,31 @@ def _wrk(url: str, seconds: int, *, close: bool, host: str, connections: int) ->
     return ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *options, url]
 
 
-class Running:
-    """A load that goes on beside what is measured, until :meth:`stop` or for a limited time.
+@contextmanager
+def running(
+    client: str, url: str, hosts: dict[str, str], *, close: bool, connections: int
+) -> Iterator[Callable[[], Load]]:
+    """A load that goes on beside what is measured; what is yielded ends it and tells what it has found.
 
-    ``host`` is asked for by its name, as browsers do: with TLS the server is told it. The client's namespace gets a
-    file of hosts of its own, since wrk knows no other way.
+    Hosts are asked for by their names, as browsers do: with TLS the server is told it. The client gets a file of hosts
+    of its own, since wrk knows no other way.
     """
-
-    def __init__(self, client: str, url: str, hosts: dict[str, str], *, close: bool, connections: int) -> None:
-        self._hosts = tempfile.NamedTemporaryFile("w", prefix="kmn-hosts")  # noqa: SIM115 - closed by stop
-        self._hosts.write("".join(f"{address} {name}\n" for name, address in hosts.items()))
-        self._hosts.flush()
-        script = f'mount --bind {self._hosts.name} /etc/hosts && exec ip netns exec {client} "$@"'
+    with tempfile.NamedTemporaryFile("w", prefix="kmn-hosts") as file:
+        file.write("".join(f"{address} {name}\n" for name, address in hosts.items()))
+        file.flush()
+        script = f'mount --bind {file.name} /etc/hosts && exec ip netns exec {client} "$@"'
         argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
         argv += _wrk(url, _LONGEST, close=close, host="", connections=connections)
-        self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
 
-    def stop(self) -> Load:
-        """What it has found so far."""
-        self._process.send_signal(signal.SIGINT)
-        output, _ = self._process.communicate(timeout=_PATIENCE)
-        self._hosts.close()
-        return parse(output)
+            def stop() -> Load:
+                process.send_signal(signal.SIGINT)
+                return parse(process.communicate(timeout=_PATIENCE)[0])
+
+            try:
+                yield stop
+            finally:
+                process.kill()
 
 
 def parse(output: str) -> Load:

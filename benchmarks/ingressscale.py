@@ -102,22 +102,24 @@ class _World:
     def changes_under_load(self, changes: int) -> list[Row]:
         """A host is asked without pause, over HTTPS and otherwise, while its rule and its certificate change."""
         asker = Asker(self._client, self._address)
-        ask = partial(http.Running, self._client, hosts={_SECURE: self._address})
-        loads = {
-            "HTTP, 4 connections kept": ask(f"http://{_SECURE}/", close=False, connections=4),
-            "HTTPS, 4 connections kept": ask(f"https://{_SECURE}/", close=False, connections=4),
-            "HTTPS, a connection a request": ask(f"https://{_SECURE}/", close=True, connections=1),
-        }
-        times = []
-        for index in range(changes):
-            backend = ("blue", "red")[index % 2]
-            self._turn("secure", _SECURE, backend)
-            answered = time.perf_counter()
-            until(lambda wanted=backend: asker.ask(_SECURE) == wanted)
-            times.append(time.perf_counter() - answered)
-            if index % 10 == 9:
-                self._rotate(self_signed(f"number-{index}"))
-        found = {what: load.stop() for what, load in loads.items()}
+        running = partial(http.running, self._client, hosts={_SECURE: self._address})
+        with ExitStack() as stack:
+            ways = {
+                "HTTP, 4 connections kept": running(f"http://{_SECURE}/", close=False, connections=4),
+                "HTTPS, 4 connections kept": running(f"https://{_SECURE}/", close=False, connections=4),
+                "HTTPS, a connection a request": running(f"https://{_SECURE}/", close=True, connections=1),
+            }
+            stops = {what: stack.enter_context(load) for what, load in ways.items()}
+            times = []
+            for index in range(changes):
+                backend = ("blue", "red")[index % 2]
+                self._turn("secure", _SECURE, backend)
+                answered = time.perf_counter()
+                until(partial(asker.tells, {_SECURE: backend}))
+                times.append(time.perf_counter() - answered)
+                if index % 10 == 9:
+                    self._rotate(self_signed(f"number-{index}"))
+            found = {what: stop() for what, stop in stops.items()}
         what = f"{changes} changes and {changes // 10} certificates"
         return [
             *_times("one changed under load, until a request sees it", times),
