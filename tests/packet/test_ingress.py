@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -249,6 +250,25 @@ def test_no_request_fails_while_rules_certificates_and_pods_change(cluster: Clus
     assert {status for _, status in seen} == {200}, seen
     assert len(seen) == 4
     assert min(seen.values()) > 25
+
+
+def served(cluster: Cluster) -> set[str]:
+    """Services that the only Envoy knows, as it tells itself."""
+    (socket_file,) = (cluster.paths.root / "ingress").glob("*/admin.sock")
+    argv = ["curl", "-sS", "--max-time", "5", "--unix-socket", str(socket_file), "http://envoy/clusters?format=json"]
+    told = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    return {word for each in told["cluster_statuses"] for word in ("red", "blue") if f"/{word}:" in each["name"]}
+
+
+def test_a_backend_that_no_rule_names_any_more_is_forgotten(cluster: Cluster, client: Client) -> None:
+    """Not at once: what is changed soon after should not wait for it."""
+    until(lambda: served(cluster) == {"red"})
+    cluster.apply(SHOP.replace("name: red", "name: blue"))
+    until(lambda: client.get()[1].get("pod", "").startswith("blue"))
+    until(lambda: served(cluster) == {"blue"})
+    cluster.apply(SHOP)
+    until(lambda: client.get()[1].get("pod", "").startswith("red"))
+    until(lambda: served(cluster) == {"red"})
 
 
 def test_a_killed_envoy_is_back_with_the_same_routes(cluster: Cluster, client: Client) -> None:
