@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kmn.dns.config import DnsConfig
@@ -16,6 +16,7 @@ from kmn.dns.records import Node, Record, RRType, Soa, address_record
 from kmn.dns.responder import Responder
 from kmn.dns.reverse import reverse_name
 from kmn.dns.server import PodServer
+from kmn.k8s.families import host_ips
 from kmn.k8s.objects import Key, Object
 from kmn.k8s.resources import Resource
 from kmn.naming import NETNS_DIR
@@ -28,16 +29,18 @@ DOMAIN = "internet.test."
 _RETRY = 0.2  # seconds until a host's namespace, which comes after its Edge, is looked for again
 
 
-def names(hosts: Iterable[tuple[str, str]]) -> dict[str, Node]:
-    """What exists, for hosts as (name, address)."""
+def names(hosts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, Node]:
+    """What exists, for hosts as (name, addresses)."""
     found: dict[str, Node] = {}
     servers = []
-    for host, address in hosts:
+    for host, addresses in hosts:
         name = f"{host.lower()}.{DOMAIN}"
         servers.append(Record(DOMAIN, RRType.NS, name))
-        found[name] = {RRType.A: (address_record(name, address),)}
-        pointer = reverse_name(address)
-        found[pointer] = {RRType.PTR: (Record(pointer, RRType.PTR, name),)}
+        records = [address_record(name, address) for address in addresses]
+        found[name] = {record.type: (record,) for record in records}
+        for address in addresses:
+            pointer = reverse_name(address)
+            found[pointer] = {RRType.PTR: (Record(pointer, RRType.PTR, name),)}
     for name in list(found):  # names that are there only as others are below them
         while name := name.partition(".")[2]:
             found.setdefault(name, {})
@@ -53,7 +56,7 @@ class InternetNames:
         self.version = 0
         self._table = names(())
 
-    def replace(self, hosts: Iterable[tuple[str, str]]) -> None:
+    def replace(self, hosts: Iterable[tuple[str, Sequence[str]]]) -> None:
         """These are the hosts from now on."""
         self._table = names(hosts)
         self.version += 1
@@ -80,14 +83,14 @@ class HostServers:
         self._names = InternetNames()
         self._responder = Responder(self._names)
         self._edges: dict[Key, list[dict[str, Any]]] = {}
-        self._servers: dict[tuple[str, str], PodServer] = {}  # by namespace and address
+        self._servers: dict[tuple[str, tuple[str, ...]], PodServer] = {}  # by namespace and addresses
         self._changed = asyncio.Event()
 
     def update(self, resource: Resource, key: Key, edge: Object | None) -> None:
         """Take an Edge's new state in; None: it is gone."""
         self._edges[key] = list(((edge or {}).get("spec") or {}).get("hosts") or ())
         hosts = [host for of_edge in self._edges.values() for host in of_edge]
-        self._names.replace((host["name"], host["ip"]) for host in hosts)
+        self._names.replace((host["name"], host_ips(host)) for host in hosts)
         self._changed.set()
 
     async def run(self) -> None:
@@ -107,20 +110,21 @@ class HostServers:
     async def _settle(self) -> bool:
         """Make servers match the hosts; whether all of it could be done."""
         wanted = {
-            (host["netns"], host["ip"]) for hosts in self._edges.values() for host in hosts if host.get("dns", True)
+            (host["netns"], host_ips(host)) for hosts in self._edges.values() for host in hosts if host.get("dns", True)
         }
         for gone in self._servers.keys() - wanted:
             await self._servers.pop(gone).stop()
-        for netns, address in sorted(wanted - self._servers.keys()):
+        for netns, addresses in sorted(wanted - self._servers.keys()):
             if not (NETNS_DIR / netns).exists():
                 continue
-            server = PodServer(self._responder, netns, (address, "127.0.0.1"))
+            loopback = ("127.0.0.1", "::1")[: len(addresses)]  # IPv6 is off where there is no address of it
+            server = PodServer(self._responder, netns, (*addresses, *loopback))
             try:
                 await server.start()
             except OSError as error:
                 await server.stop()
                 log.warning("%s: port 53 cannot be opened yet: %s", netns, error)
                 continue
-            self._servers[netns, address] = server
-            log.info("%s: DNS on %s", netns, address)
+            self._servers[netns, addresses] = server
+            log.info("%s: DNS on %s", netns, ", ".join(addresses))
         return wanted == self._servers.keys()

@@ -6,13 +6,12 @@ own in the kernel: flows answer for it.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
 from pathlib import Path
 
 from kmn.cluster_spec import ClusterSpec, OutsideHost
 from kmn.emulator import ethtool, netlink, shaping
-from kmn.emulator.fabric import DEFAULT_ROUTE, Fabric, Uplink, offload
-from kmn.emulator.netlink import NextHop, Veth
+from kmn.emulator.fabric import DEFAULT_ROUTES, Fabric, Uplink, offload
+from kmn.emulator.netlink import Address, Network, NextHop, Request, Veth
 from kmn.emulator.netns import entered
 from kmn.emulator.ovs import BridgePlan, Port, Switch
 from kmn.emulator.space import Space
@@ -44,8 +43,16 @@ def _uplink(spec: ClusterSpec) -> Uplink:
 
 
 def edge_object(spec: ClusterSpec) -> Object:
-    """The ``Edge`` that the controller reads."""
+    """The ``Edge`` that the controller reads. What IPv4 has by itself, dual-stack has again under ``spec.ipv6``."""
     uplink = _uplink(spec)
+    ipv6 = spec.ipv6 and {
+        "address": str(spec.ipv6.edge_address),
+        "internetCIDR": str(spec.ipv6.internet_cidr),
+        "natAddresses": [str(address) for address in spec.nat.ipv6_addresses],
+        "loadBalancerCIDR": str(spec.ipv6.load_balancer_cidr),
+        "nodeCIDR": str(spec.ipv6.node_cidr),
+        "clusterCIDRs": [str(spec.ipv6.pod_cidr), str(spec.ipv6.node_cidr)],
+    }
     return {
         "apiVersion": EDGES.api_version,
         "kind": EDGES.kind,
@@ -58,6 +65,7 @@ def edge_object(spec: ClusterSpec) -> Object:
                 {
                     "name": host.name,
                     "ip": str(host.address),
+                    "ips": [str(address) for address in host.addresses],
                     "mac": mac_of(str(host.address)),
                     "ofport": FIRST_POD_OFPORT + number,
                     "netns": host_netns(spec, host),
@@ -73,6 +81,7 @@ def edge_object(spec: ClusterSpec) -> Object:
             "loadBalancerCIDR": str(spec.load_balancer_cidr),
             "nodeCIDR": str(spec.node_cidr),
             "clusterCIDRs": [str(spec.pod_cidr), str(spec.node_cidr)],
+            **({"ipv6": ipv6} if ipv6 else {}),
         },
     }
 
@@ -90,7 +99,8 @@ class Edge:
     def build(self, fabric: Fabric, datapath_type: str) -> BridgePlan:
         """Make the devices; the switch is left to be started."""
         spec = self._spec
-        fabric.attach(EDGE_NAME + "-edge", spec.edge_router, self.space, Veth(_UPLINK), _uplink(spec), [DEFAULT_ROUTE])
+        ways_out = [DEFAULT_ROUTES[version] for version in ((4, 6) if spec.ipv6 else (4,))]
+        fabric.attach(EDGE_NAME + "-edge", spec.edge_router, self.space, Veth(_UPLINK), _uplink(spec), ways_out)
         ports = [Port(_UPLINK, UPLINK_OFPORT)]
         for number, host in enumerate(spec.outside_hosts):
             ports.append(Port(self._host(host), FIRST_POD_OFPORT + number, {"kmn-host": host.name}))
@@ -101,16 +111,19 @@ class Edge:
         """An outside host; the name of its device at the edge. It reaches even its own network through the edge."""
         spec = self._spec
         port = device(spec.name, "host", host.name)
-        space = Space.create(host_netns(spec, host), _NO_KERNEL)
+        space = Space.create(host_netns(spec, host), _NO_KERNEL, ipv6=host.ipv6 is not None)
         try:
             eth0 = Veth("eth0", mac_of(str(host.address)), _ETH0)
             peer = Veth(port, netns=self.space.file, alias=f"host {host.name}")
             space.netlink.apply(
                 [
                     netlink.veth_add(eth0, peer),
-                    netlink.address_add(_ETH0, host.address, spec.internet_cidr.prefixlen, on_link=False),
-                    netlink.neighbour_add(_ETH0, spec.edge_address, GATEWAY_MAC),
-                    netlink.route_add(IPv4Network("0.0.0.0/0"), [NextHop(_ETH0, spec.edge_address)]),
+                    *_host_requests(host.address, spec.internet_cidr, spec.edge_address),
+                    *(
+                        _host_requests(host.ipv6, spec.ipv6.internet_cidr, spec.ipv6.edge_address)
+                        if host.ipv6 and spec.ipv6
+                        else ()
+                    ),
                     *shaping.egress(_ETH0, host.link),
                     *shaping.ingress(_ETH0, host.link, "ifb", _ETH0 + 1),
                 ]
@@ -122,3 +135,12 @@ class Edge:
         finally:
             space.release()
         return port
+
+
+def _host_requests(address: Address, network: Network, edge: Address) -> list[Request]:
+    """Address and routes of one family of an outside host."""
+    return [
+        netlink.address_add(_ETH0, address, network.prefixlen, on_link=False),
+        netlink.neighbour_add(_ETH0, edge, GATEWAY_MAC),
+        netlink.route_add(DEFAULT_ROUTES[network.version], [NextHop(_ETH0, edge)]),
+    ]
