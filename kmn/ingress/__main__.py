@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +17,15 @@ import uvloop
 
 from kmn import garbage
 from kmn.ingress.certificates import self_signed
+from kmn.ingress.counting import COUNTERS_SOCKET, Counting
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
-from kmn.ingress.proxy import PodProxy
+from kmn.ingress.proxy import PodProxy, folder_of
 from kmn.ingress.state import RESOURCES, State, View
 from kmn.ingress.status import Report, Writer, report_of
 from kmn.k8s.errors import ApiError
 from kmn.k8s.feed import Feed
 from kmn.k8s.objects import Key, Object, annotation
-from kmn.k8s.resources import PODS, Resource
+from kmn.k8s.resources import ENDPOINTSLICES, PODS, Resource
 from kmn.k8s.rest import RestClient
 from kmn.programs.placement import Place, Placement
 from kmn.programs.serving import serve
@@ -48,6 +50,7 @@ class Controllers:
         self._writer = Writer(client)
         self._told: Report | None = None
         self._telling: asyncio.Future[bool] | None = None
+        self._counting = Counting(self._look_at_logs)
         self._placement = Placement(
             INGRESS_PROGRAM,
             self._proxy,
@@ -61,6 +64,8 @@ class Controllers:
             self._changed.set()
         if resource is PODS:
             self._placement.update(key, obj)
+        elif resource is ENDPOINTSLICES:
+            self._counting.name(key, obj)
 
     async def run(self) -> None:
         """Work until cancelled; then no proxy is left."""
@@ -68,19 +73,23 @@ class Controllers:
             self._look()
             placing = asyncio.create_task(self._placement.run())
             try:
-                while True:
-                    self._changed.clear()
-                    self._look()
-                    await self._bring_into_force()
-                    self._tell(writing)
-                    waiting = asyncio.create_task(self._changed.wait())
-                    await asyncio.wait({waiting, placing}, return_when=asyncio.FIRST_COMPLETED)
-                    waiting.cancel()
-                    if placing.done():
-                        placing.result()  # raises what ended it
+                async with self._counting.told(self._folder / COUNTERS_SOCKET):
+                    await self._work(placing, writing)
             finally:
                 placing.cancel()
                 await asyncio.gather(placing, return_exceptions=True)
+
+    async def _work(self, placing: asyncio.Task[None], writing: ThreadPoolExecutor) -> None:
+        while True:
+            self._changed.clear()
+            self._look()
+            await self._bring_into_force()
+            self._tell(writing)
+            waiting = asyncio.create_task(self._changed.wait())
+            await asyncio.wait({waiting, placing}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if placing.done():
+                placing.result()  # raises what ended it
 
     def _look(self) -> None:
         if self._state.version == self._seen:
@@ -117,10 +126,14 @@ class Controllers:
 
     def _proxy(self, place: Place) -> PodProxy:
         view = self._views.get(place.detail) or self._state.view(place.detail)
-        short = place.uid[:8]  # the path of a Unix socket may be no longer than 107 bytes
-        return PodProxy(
-            place, self._folder / "ingress" / short, self._folder / "log" / f"envoy-{short}.log", view.config
-        )
+        folder = folder_of(self._folder, place.uid)
+        log_file = self._folder / "log" / f"envoy-{folder.name}.log"
+        count = functools.partial(self._counting.take, place.detail)
+        return PodProxy(place, folder, log_file, view.config, count)
+
+    def _look_at_logs(self) -> None:
+        for proxy in self._placement.serving.values():
+            proxy.log.look()
 
 
 async def _serve(client: RestClient, folder: Path) -> None:

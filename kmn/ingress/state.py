@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from kmn.ingress.backends import endpoints_of
+from kmn.ingress.backends import DNS_SERVICE, Endpoints, endpoints_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
 from kmn.ingress.classes import controller_of
 from kmn.ingress.envoy.config import Config, config_of
@@ -85,7 +85,7 @@ class State:
             backend = upstream.backend
             service = Key(backend.namespace, backend.service)
             found = endpoints_of(backend, self._objects[SERVICES].get(service), self._slices[service].values())
-            endpoints[upstream] = found.addresses
+            endpoints[upstream] = found = self._resolved(found)
             if found.problem is not None:
                 why[upstream] = found.problem
         problems += _of_backends(routing, why)
@@ -127,6 +127,20 @@ class State:
                 entries = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
                 found.update(dict.fromkeys(entry["ip"] for entry in entries if entry.get("ip")))
         return tuple(found)
+
+    def _resolved(self, endpoints: Endpoints) -> Endpoints:
+        """External ones are looked up with the cluster's DNS, as it is asked in pods."""
+        if not endpoints.external:
+            return endpoints
+        dns = self._objects[SERVICES].get(DNS_SERVICE)
+        address = dns["spec"].get("clusterIP", "None") if dns is not None else "None"
+        if address == "None":
+            return Endpoints((), f"its name cannot be looked up: there is no Service {DNS_SERVICE} with an address")
+        return endpoints._replace(resolver=address)
+
+    def alone(self, ingress: Object) -> Routing:
+        """What an Ingress would say if it were the only one."""
+        return routing_of([ingress])
 
     def _file_slice(self, key: Key, before: Object | None, after: Object | None) -> None:
         for each in (before, after):
