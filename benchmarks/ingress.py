@@ -2,9 +2,9 @@
 
 Both proxies have a pod on the same node, a load balancer before it, and the same backend (nginx, which answers from
 memory) behind; the client is a host outside. So has an Envoy that is configured for nothing but handing requests on:
-what the ingress is slower than that is kmn's own share. They are measured in turn. Beside the rate stands how much
-processor time a proxy takes for a request, which says more than the clock where client, proxy, backend and switches
-share processors.
+what the ingress is slower than that is kmn's own share (its access log among it, which nginx writes, too). They are
+measured in turn. Beside the rate stands how much processor time a proxy takes for a request, which says more than the
+clock where client, proxy, backend and switches share processors.
 """
 
 from __future__ import annotations

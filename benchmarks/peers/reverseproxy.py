@@ -1,7 +1,8 @@
 """Plain reverse proxies: what an ingress controller's pod does without being one.
 
-nginx in one process, with connections to the backend kept, no access log, and the headers that backends are told of the
-client, as kmn's Envoy has it; and an Envoy without anything: what it takes more than nginx is not kmn's doing.
+nginx in one process, with connections to the backend kept, an access log in JSON, and the headers that backends are
+told of the client, as kmn's Envoy has it; and an Envoy without anything: what it takes more than nginx is not kmn's
+doing.
 """
 
 from __future__ import annotations
@@ -31,6 +32,25 @@ _HEADERS = {
     "X-Real-IP": "$remote_addr",
     "X-Request-ID": "$request_id",
 }
+# The fields of kmn's (``kmn/ingress/envoy/accesslog.py``), as far as nginx knows them; written as often.
+_LOG = {
+    "time": "$time_iso8601",
+    "client": "$remote_addr:$remote_port",
+    "port": "$server_addr:$server_port",
+    "tls": "$ssl_protocol",
+    "received": "$request_length",
+    "sent": "$bytes_sent",
+    "cluster": "$proxy_host",
+    "address": "$upstream_addr",
+    "method": "$request_method",
+    "host": "$http_host",
+    "path": "$request_uri",
+    "protocol": "$server_protocol",
+    "status": "$status",
+    "total": "$request_time",
+    "first": "$upstream_header_time",
+    "connect": "$upstream_connect_time",
+}
 _EXTENSIONS = "type.googleapis.com/envoy.extensions.filters"
 _KEPT = 256  # connections to the backend: more than there are requests under way
 
@@ -40,8 +60,15 @@ def proxying(netns: str, port: int, backend: str) -> Iterator[int]:
     """nginx in a namespace that hands every request on to ``backend`` (``ADDRESS:PORT``); its process."""
     headers = " ".join(f"proxy_set_header {name} {value};" for name, value in _HEADERS.items())
     location = f"proxy_pass http://backend; proxy_http_version 1.1; {headers}"
-    upstream = f"upstream backend {{ server {backend}; keepalive {_KEPT}; keepalive_requests 1000000000; }}"
-    with http.nginx(netns, [port], lambda folder: http.configuration([port], folder, location, upstream)) as pid:
+    fields = ", ".join(f'"{name}": "{value}"' for name, value in _LOG.items())
+    more = f"""log_format full escape=json '{{{fields}}}';
+  upstream backend {{ server {backend}; keepalive {_KEPT}; keepalive_requests 1000000000; }}"""
+
+    def configure(folder: Path) -> str:
+        log = f"access_log {folder}/access.log full buffer=64k flush=100ms;"
+        return http.configuration([port], folder, f"{log} {location}", more)
+
+    with http.nginx(netns, [port], configure) as pid:
         yield pid
 
 
