@@ -86,13 +86,15 @@ def slice_of(service_name: str, addresses: list[str], port: int = 80) -> dict[st
 
 
 def ingress(name: str, host: str, service: str, port: int = 80, *, secret: str = "") -> dict[str, Any]:
-    """An Ingress of class nginx: one host, all of whose paths lead to a Service; with a Secret's certificate."""
+    """An Ingress of class nginx: one host, all of whose paths lead to a Service; with a Secret's certificate, and
+    without being redirected to HTTPS for that."""
     backend = {"service": {"name": service, "port": {"number": port}}}
     rule = {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
     tls = {"tls": [{"hosts": [host], "secretName": secret}]} if secret else {}
+    annotations = {"nginx.ingress.kubernetes.io/ssl-redirect": "false"}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "Ingress",
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name, "namespace": "default", "annotations": annotations},
         "spec": {"ingressClassName": "nginx", "rules": [rule], **tls},
     }

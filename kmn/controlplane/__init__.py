@@ -8,12 +8,15 @@ the kernel, and nothing is kept that the store does not have.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import cache
 from typing import cast
 
 from kmn.cluster_spec import ClusterSpec
 from kmn.controlplane.dataplaneproblems import DataPlaneProblems
 from kmn.controlplane.endpoints import EndpointSlices, Mirroring
+from kmn.controlplane.gateways import Gateways
 from kmn.controlplane.ingresscontrollers import IngressControllers
+from kmn.controlplane.istiogateway import IstioGateway
 from kmn.controlplane.loadbalancers import LoadBalancers
 from kmn.controlplane.namespaces import NamespaceContents
 from kmn.controlplane.nodeipam import NodeIpam
@@ -49,6 +52,7 @@ class ControlPlane:
         serve_ingress: Callable[[], None] = lambda: None,
     ) -> None:
         self._spec = spec
+        serve = cache(serve_ingress)  # whoever asks first
         reconcilers = [
             NamespaceContents(client, self._root_ca),
             NodeIpam(client, spec),
@@ -65,7 +69,9 @@ class ControlPlane:
             EndpointSlices(client),
             Mirroring(client),
             LoadBalancers(client, spec),
-            IngressControllers(client, spec, serve_ingress),
+            IngressControllers(client, spec, serve),
+            Gateways(client, serve),
+            IstioGateway(client, serve),
             SctpPorts(client, datapath_type),
             DataPlaneProblems(client),
         ]

@@ -11,6 +11,7 @@ import functools
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -18,6 +19,7 @@ import uvloop
 from kmn import garbage
 from kmn.ingress.certificates import self_signed
 from kmn.ingress.counting import COUNTERS_SOCKET, Counting
+from kmn.ingress.gateway.report import status_changes
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
 from kmn.ingress.proxy import PodProxy, folder_of
 from kmn.ingress.state import RESOURCES, State, View
@@ -122,7 +124,10 @@ class Controllers:
         wanted = {key: view.addresses for view in self._views.values() for key in view.ingresses}
         ours = {address for view in self._views.values() for address in view.addresses}
         problems = [problem for view in self._views.values() for problem in view.problems]
-        return report_of(dict(self._state.ingresses()), wanted, ours, problems, self._state.find)
+        report = report_of(dict(self._state.ingresses()), wanted, ours, problems, self._state.find)
+        readings = [view.reading for view in self._views.values() if view.reading is not None]
+        statuses = status_changes(readings, self._state.gateways(), self._state.routes())
+        return replace(report, statuses=tuple(statuses))
 
     def _proxy(self, place: Place) -> PodProxy:
         view = self._views.get(place.detail) or self._state.view(place.detail)

@@ -3,48 +3,93 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from kmn.ingress.backends import DNS_SERVICE, Endpoints, endpoints_of
+from kmn.ingress.backends import DNS_SERVICE, Endpoints, cluster_address_of, endpoints_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
 from kmn.ingress.classes import controller_of
+from kmn.ingress.dialects import dialect_of
 from kmn.ingress.envoy.config import Config, config_of
+from kmn.ingress.gateway.classes import controller_of_gateway
+from kmn.ingress.gateway.manifests import program_of
+from kmn.ingress.gateway.reading import Reading, Site, read_gateway
+from kmn.ingress.gateway.report import ROUTES
+from kmn.ingress.gateway.world import World
+from kmn.ingress.istio.manifests import PROGRAM_NAME
+from kmn.ingress.istio.reading import ISTIO_GATEWAY_KIND, IstioWorld, read_istio
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
-from kmn.ingress.model import Owner, Problem, Routing, Upstream
-from kmn.ingress.routing import routing_of
+from kmn.ingress.model import Backend, Owner, Problem, Routing, Upstream
 from kmn.k8s.dataplane import PROGRAM
-from kmn.k8s.objects import Key, Object, annotation, labels, namespace_of
-from kmn.k8s.resources import ENDPOINTSLICES, INGRESSCLASSES, INGRESSES, PODS, SECRETS, SERVICES, Resource
+from kmn.k8s.objects import Key, Object, annotation, condition, labels, namespace_of
+from kmn.k8s.resources import (
+    CONFIGMAPS,
+    ENDPOINTSLICES,
+    GATEWAYCLASSES,
+    GATEWAYS,
+    INGRESSCLASSES,
+    INGRESSES,
+    ISTIO_DESTINATIONRULES,
+    ISTIO_GATEWAYS,
+    ISTIO_VIRTUALSERVICES,
+    NAMESPACES,
+    PODS,
+    REFERENCEGRANTS,
+    SECRETS,
+    SERVICES,
+    Resource,
+)
 
 __all__ = ["RESOURCES", "State", "View"]
 
-RESOURCES = (INGRESSES, INGRESSCLASSES, SERVICES, ENDPOINTSLICES, SECRETS, PODS)
-_KINDS = {"Ingress": INGRESSES}
+_ROUTING = (INGRESSES, GATEWAYS, *ROUTES.values())  # what says where requests go; statuses of these are ours
+_ISTIO = (ISTIO_GATEWAYS, ISTIO_VIRTUALSERVICES, ISTIO_DESTINATIONRULES)
+RESOURCES = (
+    *_ROUTING,
+    *_ISTIO,
+    INGRESSCLASSES,
+    GATEWAYCLASSES,
+    REFERENCEGRANTS,
+    NAMESPACES,
+    SERVICES,
+    ENDPOINTSLICES,
+    SECRETS,
+    CONFIGMAPS,
+    PODS,
+)
+_KINDS = {resource.kind: resource for resource in (*_ISTIO, *_ROUTING, CONFIGMAPS)} | {
+    ISTIO_GATEWAY_KIND: ISTIO_GATEWAYS
+}
+_MOSTLY_UNUSED = (SECRETS, CONFIGMAPS)  # one that no view has asked for changes none
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one controller does."""
+    """What one controller does, or one Gateway (then ``reading`` is of it)."""
 
     ingresses: dict[Key, Object]  # those that it takes
     config: Config
     problems: tuple[Problem, ...]
     addresses: tuple[str, ...]  # of its load balancers
+    reading: Reading | None = None
 
 
 class State:
-    """Objects of RESOURCES; of pods only those of ingress controllers, of Secrets only those with a certificate."""
+    """Objects of RESOURCES; of pods only those of ingress controllers (and the labels of all)."""
 
     def __init__(self, default_certificate: KeyPair) -> None:
         self._default_certificate = default_certificate
         self._objects: dict[Resource, dict[Key, Object]] = {resource: {} for resource in RESOURCES}
         self._slices: defaultdict[Key, dict[Key, Object]] = defaultdict(dict)  # by Service
+        self._pod_labels: dict[Key, dict[str, str]] = {}
         self._pairs: dict[Key, KeyPair | ValueError] = {}
+        self._asked: set[tuple[Resource, Key]] = set()  # what views have been made of, of _MOSTLY_UNUSED
         self.version = 0  # another one when views may be
 
     def update(self, resource: Resource, key: Key, obj: Object | None) -> bool:
         """Take an object's new state in (None: it is gone); whether it is one that counts."""
         known = self._objects[resource]
+        told = self._file_labels(key, obj) if resource is PODS else False
         if obj is not None and not _counts(resource, obj):
             obj = None
         before = known.pop(key, None)
@@ -55,8 +100,10 @@ class State:
         elif resource is SECRETS:
             self._pairs.pop(key, None)
         if obj is None and before is None:
-            return False
-        if resource is not INGRESSES or _meaning(before) != _meaning(obj):
+            return told
+        if resource in _MOSTLY_UNUSED and (resource, key) not in self._asked:
+            return told
+        if resource not in _ROUTING or _meaning(before) != _meaning(obj):
             self.version += 1
         return True
 
@@ -68,29 +115,83 @@ class State:
         """The object that a rule is of, while it is there."""
         return self._objects[_KINDS[owner.kind]].get(owner.key)
 
+    def gateways(self) -> dict[Key, Object]:
+        """All of them, whose ever they are."""
+        return self._objects[GATEWAYS]
+
+    def routes(self) -> dict[str, Collection[Object]]:
+        """All that attach to Gateways, by kind."""
+        return {kind: self._objects[resource].values() for kind, resource in ROUTES.items()}
+
     def controllers(self) -> set[str]:
-        """Those that have pods."""
-        return {controller for pod in self._objects[PODS].values() if (controller := annotation(pod, CONTROLLER))}
+        """Ingress controllers that have pods, all Gateways that are ours, and Istio's when it has something to do."""
+        return {
+            *((PROGRAM_NAME,) if any(self._objects[resource] for resource in _ISTIO) else ()),
+            *(controller for pod in self._objects[PODS].values() if (controller := annotation(pod, CONTROLLER))),
+            *self._our_gateways(),
+        }
+
+    def _our_gateways(self) -> dict[str, tuple[Object, str]]:
+        """With the controller's name in statuses, by what their pods say that they are."""
+        classes = self._objects[GATEWAYCLASSES]
+        found = ((key, each, controller_of_gateway(each, classes)) for key, each in self.gateways().items())
+        return {program_of(key): (each, name) for key, each, name in found if name is not None}
 
     def view(self, controller: str) -> View:
         """What a controller does with what there is."""
+        if controller in (gateways := self._our_gateways()):
+            return self._gateway_view(controller, *gateways[controller])
+        if controller == PROGRAM_NAME:
+            config, problems = self._config(self._istio())
+            return View({}, config, problems, ())
         classes = self._objects[INGRESSCLASSES]
         taken = {key: i for key, i in self.ingresses().items() if controller_of(i, classes) == controller}
-        routing = routing_of(taken.values())
+        routing = dialect_of(controller)(taken.values(), self._look_up)
+        config, problems = self._config(routing)
+        return View(taken, config, problems, self._addresses(controller))
+
+    def _gateway_view(self, controller: str, gateway: Object, name: str) -> View:
+        world = World(
+            self._objects[NAMESPACES],
+            self._objects[SERVICES],
+            self._objects[REFERENCEGRANTS].values(),
+            self.routes(),
+            self._pair,
+        )
+        site = Site(self._addresses(controller), any(_is_ready(pod) for pod in self._pods(controller)))
+        reading = read_gateway(gateway, name, world, site)
+        config, problems = self._config(reading.routing)
+        return View({}, config, problems, (), reading)
+
+    def _istio(self) -> Routing:
+        gateways, virtual_services, rules = (self._objects[resource].values() for resource in _ISTIO)
+        return read_istio(IstioWorld(gateways, virtual_services, rules, self._objects[SERVICES], self._pair))
+
+    def _config(self, routing: Routing) -> tuple[Config, tuple[Problem, ...]]:
         problems = list(routing.problems)
         pairs = self._certificates(routing, problems)
         endpoints = {}
         why: dict[Upstream, str] = {}
         for upstream in sorted(routing.upstreams(), key=str):
-            backend = upstream.backend
-            service = Key(backend.namespace, backend.service)
-            found = endpoints_of(backend, self._objects[SERVICES].get(service), self._slices[service].values())
+            found = self._endpoints(upstream, upstream.backend)
+            if not found.addresses and upstream.spare is not None:
+                found = self._endpoints(upstream, upstream.spare)
             endpoints[upstream] = found = self._resolved(found)
             if found.problem is not None:
                 why[upstream] = found.problem
         problems += _of_backends(routing, why)
-        config = config_of(routing, endpoints, pairs, self._default_certificate)
-        return View(taken, config, tuple(problems), self._addresses(controller))
+        return config_of(routing, endpoints, pairs, self._default_certificate), tuple(problems)
+
+    def _endpoints(self, upstream: Upstream, backend: Backend) -> Endpoints:
+        key = Key(backend.namespace, backend.service)
+        service = self._objects[SERVICES].get(key)
+        if upstream.cluster_address:
+            return cluster_address_of(backend, service)
+        return endpoints_of(backend, service, self._slices[key].values(), self._labelled(upstream))
+
+    def _look_up(self, resource: Resource, key: Key) -> Object | None:
+        self._asked.add((resource, key))
+        return self._objects[resource].get(key)
 
     def _certificates(self, routing: Routing, problems: list[Problem]) -> dict[Key, KeyPair]:
         pairs: dict[Key, KeyPair] = {}
@@ -104,9 +205,9 @@ class State:
         return pairs
 
     def _pair(self, key: Key) -> KeyPair | ValueError:
-        secret = self._objects[SECRETS].get(key)
+        secret = self._look_up(SECRETS, key)
         if secret is None:
-            return ValueError(f"there is no Secret {key} with tls.crt in its data")
+            return ValueError(f"there is no Secret {key}")
         if key not in self._pairs:
             try:
                 self._pairs[key] = key_pair_of(secret)
@@ -114,9 +215,12 @@ class State:
                 self._pairs[key] = error
         return self._pairs[key]
 
+    def _pods(self, controller: str) -> list[Object]:
+        return [pod for pod in self._objects[PODS].values() if annotation(pod, CONTROLLER) == controller]
+
     def _addresses(self, controller: str) -> tuple[str, ...]:
         """Of the load balancers that lead to a controller's pods."""
-        pods = [pod for pod in self._objects[PODS].values() if annotation(pod, CONTROLLER) == controller]
+        pods = self._pods(controller)
         found: dict[str, None] = {}
         for service in self._objects[SERVICES].values():
             selector = service["spec"].get("selector") or {}
@@ -128,6 +232,27 @@ class State:
                 found.update(dict.fromkeys(entry["ip"] for entry in entries if entry.get("ip")))
         return tuple(found)
 
+    def _labelled(self, upstream: Upstream) -> Callable[[Object], bool]:
+        """Which endpoints an upstream means: those of pods with its labels."""
+        wanted = dict(upstream.labels)
+
+        def admits(endpoint: Object) -> bool:
+            pod = endpoint.get("targetRef") or {}
+            has = self._pod_labels.get(Key(pod.get("namespace", ""), pod.get("name", "")), {})
+            return wanted.items() <= has.items()
+
+        return admits
+
+    def _file_labels(self, key: Key, pod: Object | None) -> bool:
+        """Whether subsets may be others now: labels of pods that are there already seldom change."""
+        before = self._pod_labels.pop(key, None)
+        if pod is None:
+            return False
+        self._pod_labels[key] = labels(pod)
+        changed = before not in (None, labels(pod)) and bool(self._objects[ISTIO_DESTINATIONRULES])
+        self.version += changed
+        return changed
+
     def _resolved(self, endpoints: Endpoints) -> Endpoints:
         """External ones are looked up with the cluster's DNS, as it is asked in pods."""
         if not endpoints.external:
@@ -138,9 +263,9 @@ class State:
             return Endpoints((), f"its name cannot be looked up: there is no Service {DNS_SERVICE} with an address")
         return endpoints._replace(resolver=address)
 
-    def alone(self, ingress: Object) -> Routing:
-        """What an Ingress would say if it were the only one."""
-        return routing_of([ingress])
+    def alone(self, controller: str, ingress: Object) -> Routing:
+        """What an Ingress would say if it were the only one of a controller."""
+        return dialect_of(controller)([ingress], self._look_up)
 
     def _file_slice(self, key: Key, before: Object | None, after: Object | None) -> None:
         for each in (before, after):
@@ -154,17 +279,19 @@ class State:
 def _counts(resource: Resource, obj: Object) -> bool:
     if resource is PODS:
         return annotation(obj, PROGRAM) == INGRESS_PROGRAM
-    if resource is SECRETS:
-        return "tls.crt" in (obj.get("data") or {})
     return True
 
 
-def _meaning(ingress: Object | None) -> tuple[object, ...] | None:
-    """All of an Ingress but its status, which is what comes of it."""
-    if ingress is None:
+def _is_ready(pod: Object) -> bool:
+    return (condition(pod, "Ready") or {}).get("status") == "True"
+
+
+def _meaning(obj: Object | None) -> tuple[object, ...] | None:
+    """All of an Ingress, a Gateway or a route but its status, which is what comes of it."""
+    if obj is None:
         return None
-    meta = ingress["metadata"]
-    return meta.get("uid"), meta.get("creationTimestamp"), meta.get("annotations"), ingress.get("spec")
+    meta = obj["metadata"]
+    return meta.get("uid"), meta.get("creationTimestamp"), meta.get("annotations"), obj.get("spec")
 
 
 def _of_backends(routing: Routing, why: dict[Upstream, str]) -> list[Problem]:

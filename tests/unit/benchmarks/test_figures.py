@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import http, ingress, paths, services
+from benchmarks.balancing import Arrival, ideal
 from benchmarks.connections import shares
 from benchmarks.http import Load
 from benchmarks.peers import kubeproxy
@@ -196,3 +197,10 @@ def test_the_ingress_is_compared_with_each_other_proxy_round_by_round() -> None:
     busy = table["64 connections: processor time of the proxy for a request, nginx"]
     assert (busy.value, busy.ratio) == (pytest.approx(10), pytest.approx(3))
     assert table["failed, all together"].value == 18
+
+
+def test_least_connections_are_computed() -> None:
+    """Whoever has the fewest gets the next; what has ended by then counts no more."""
+    assert ideal([Arrival(at, 10.0) for at in range(5)], 2) == [1, 0, 1, 0, 1]
+    # The first of two endpoints keeps its connection, the other one loses its own each time.
+    assert ideal([Arrival(0, 10.0), *(Arrival(at, 1.0) for at in range(1, 5))], 2) == [1, 0, 0, 0, 0]
