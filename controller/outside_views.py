@@ -15,12 +15,14 @@ from kmn.k8s.loadbalancers import is_ours, read_load_balancer
 from kmn.k8s.objects import Key, Object, condition, describe, key_of, labels, name_of
 
 __all__ = [
+    "ApplicationBalancerView",
     "BalancerPort",
     "BalancerView",
     "EgressPod",
     "TargetEndpoint",
     "TargetNode",
     "TargetSlice",
+    "application_balancer_view",
     "balancer_view",
     "egress_address",
     "egress_pod",
@@ -76,6 +78,33 @@ def balancer_view(obj: Object) -> BalancerView | None:
         wish.direct_return,
         wish.source_ranges,
     )
+
+
+class ApplicationBalancerView(NamedTuple):
+    """A proxy outside the cluster, with a port on the edge's bridge."""
+
+    name: str
+    address: IPv4Address
+    mac: str
+    ofport: int
+    internal: bool  # for clients in the cluster only
+    listeners: tuple[tuple[int, tuple[IPv4Network, ...]], ...]  # ports, and who may connect to them
+
+
+def application_balancer_view(obj: Object) -> ApplicationBalancerView | None:
+    """None for one that has no place yet. Raises Malformed."""
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    if not status.get("address"):
+        return None
+    try:
+        listeners = tuple(
+            (int(each["port"]), tuple(IPv4Network(source) for source in each["sources"]))
+            for each in spec.get("listeners") or ()
+        )
+        address, internal = IPv4Address(status["address"]), spec.get("scheme") == "internal"
+        return ApplicationBalancerView(name_of(obj), address, status["mac"], int(status["ofport"]), internal, listeners)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Malformed(f"{describe(obj)}: spec.listeners or status cannot be used: {error!r}") from None
 
 
 class TargetNode(NamedTuple):

@@ -20,6 +20,7 @@ from kmn.k8s.errors import NotFound
 from kmn.k8s.families import FAMILIES, family_of, pod_ips
 from kmn.k8s.objects import Object, condition, controller_of, labels, name_of, namespace_of, uid_of
 from kmn.k8s.resources import (
+    APPLICATIONLOADBALANCERS,
     DAEMONSETS,
     DATAPLANES,
     DEPLOYMENTS,
@@ -42,7 +43,7 @@ __all__ = ["NotReady", "Problem", "Progress", "Snapshot", "problems", "take", "w
 
 _WORKLOADS = (DEPLOYMENTS, STATEFULSETS, DAEMONSETS, JOBS, REPLICASETS, REPLICATIONCONTROLLERS)
 _OBSERVED: dict[str, Resource] = {
-    r.plural: r for r in (NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES, *POLICIES, NAMESPACES)
+    r.plural: r for r in (NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES, APPLICATIONLOADBALANCERS, *POLICIES, NAMESPACES)
 }
 assert set(OBSERVED_RESOURCES) == set(_OBSERVED)
 

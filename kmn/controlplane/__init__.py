@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from typing import cast
 
 from kmn.cluster_spec import ClusterSpec
+from kmn.controlplane.applicationloadbalancers import ApplicationLoadBalancers
 from kmn.controlplane.dataplaneproblems import DataPlaneProblems
 from kmn.controlplane.endpoints import EndpointSlices, Mirroring
 from kmn.controlplane.ingresscontrollers import IngressControllers
@@ -19,6 +20,7 @@ from kmn.controlplane.namespaces import NamespaceContents
 from kmn.controlplane.nodeipam import NodeIpam
 from kmn.controlplane.podgc import PodGarbageCollector
 from kmn.controlplane.podipam import PodIpam
+from kmn.controlplane.pools import SharedPool
 from kmn.controlplane.runtime import LoopClient, Reconciler, Runtime
 from kmn.controlplane.scheduler import Scheduler
 from kmn.controlplane.sctpports import SctpPorts
@@ -49,6 +51,8 @@ class ControlPlane:
         serve_ingress: Callable[[], None] = lambda: None,
     ) -> None:
         self._spec = spec
+        # Neither the network's own nor its broadcast address.
+        balancers = SharedPool(int(spec.load_balancer_cidr[1]), int(spec.load_balancer_cidr[-2]))
         reconcilers = [
             NamespaceContents(client, self._root_ca),
             NodeIpam(client, spec),
@@ -64,7 +68,8 @@ class ControlPlane:
             PodGarbageCollector(client),
             EndpointSlices(client),
             Mirroring(client),
-            LoadBalancers(client, spec),
+            LoadBalancers(client, spec, balancers),
+            ApplicationLoadBalancers(client, spec, balancers),
             IngressControllers(client, spec, serve_ingress),
             SctpPorts(client, datapath_type),
             DataPlaneProblems(client),

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from kmn.cluster_spec import ClusterSpec
-from kmn.controlplane.pools import Exhausted, Pool
+from kmn.controlplane.pools import Exhausted, SharedPool
 from kmn.controlplane.runtime import LoopClient, Reconciler
 from kmn.controlplane.workloads.ownership import get_or_none
 from kmn.k8s.client import WatchEvent
@@ -26,15 +26,15 @@ _IP_MODE = "VIP"  # packets keep the address until a node translates it; nodes m
 
 
 class LoadBalancers(Reconciler[Key]):
-    """Gives and takes back the addresses of load balancers."""
+    """Gives and takes back the addresses of load balancers, out of a pool that is not theirs alone."""
 
     component = "service-controller"
 
-    def __init__(self, client: LoopClient, spec: ClusterSpec) -> None:
+    def __init__(self, client: LoopClient, spec: ClusterSpec, pool: SharedPool) -> None:
         super().__init__(client)
         self._network = spec.load_balancer_cidr
-        # Neither the network's own nor its broadcast address.
-        self._pool = Pool(int(self._network[1]), int(self._network[-2]))
+        self._pool = pool
+        pool.when_freed(self._retry)
         self._given: dict[Key, int] = {}
         self._waiting: dict[Key, None] = {}
 
@@ -105,6 +105,8 @@ class LoadBalancers(Reconciler[Key]):
         owner = next((key for key, number in self._given.items() if number == int(address)), None)
         if owner is not None:
             return f"{address} is the address of Service {owner} already"
+        if int(address) in self._pool:
+            return f"{address} is the address of an application load balancer already"
         return f"{address} is not between {self._network[1]} and {self._network[-2]} (spec.internet.loadBalancers)"
 
     def _release(self, key: Key, service: Object) -> None:
@@ -120,8 +122,10 @@ class LoadBalancers(Reconciler[Key]):
         number = self._given.pop(key, None)
         if number is not None:
             self._pool.give_back(number)
-            for waiting in self._waiting:
-                self.queue.add(waiting)
+
+    def _retry(self) -> None:
+        for waiting in self._waiting:
+            self.queue.add(waiting)
 
     def _write(self, service: Object, ingress: list[dict[str, Any]]) -> bool:
         """True when that is a change."""

@@ -3,7 +3,7 @@
 A controller is a name. Controller ``nginx`` has namespace ``ingress-nginx``, and in it the Deployment and the Service
 ``ingress-nginx-controller``; its class is IngressClass ``nginx``. There is no image to run: the annotation
 ``kmn.io/program: ingress`` says that kmn's Envoy runs in the pods, and ``kmn.io/ingress-controller`` for which
-``spec.controller`` of IngressClasses.
+``spec.controller`` of IngressClasses. Of controller ``alb`` there is the class only: its proxies are outside.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from kmn.cluster_spec import IngressController
-from kmn.k8s.dataplane import PROGRAM
+from kmn.k8s.dataplane import ALB_CONTROLLER, PROGRAM
 from kmn.k8s.objects import Object
 
 __all__ = ["CONTROLLER", "DEFAULT_CLASS", "INGRESS_PROGRAM", "ingress_objects"]
@@ -27,6 +27,8 @@ _PORTS = (("http", 80), ("https", 443))
 
 def ingress_objects(controller: IngressController) -> list[Object]:
     """Namespace, Deployment, Service and IngressClass, in the order to create them."""
+    if controller.controller == ALB_CONTROLLER:
+        return [_class(controller, {"app.kubernetes.io/name": "aws-load-balancer-controller"})]
     namespace = f"ingress-{controller.name}"
     labels = {
         "app.kubernetes.io/name": namespace,

@@ -16,6 +16,7 @@ from kmn.k8s.errors import ApiError, Reason
 __all__ = [
     "ADMINNETWORKPOLICIES",
     "ALL",
+    "APPLICATIONLOADBALANCERS",
     "BASELINEADMINNETWORKPOLICIES",
     "CLUSTERNETWORKPOLICIES",
     "CLUSTERS",
@@ -155,9 +156,15 @@ BASELINEADMINNETWORKPOLICIES = _in(
 POLICIES = (NETWORKPOLICIES, ADMINNETWORKPOLICIES, BASELINEADMINNETWORKPOLICIES, CLUSTERNETWORKPOLICIES)
 
 # kmn's own. A Cluster is the resolved cluster file; an Edge is the way to the emulated internet; a DataPlane is what
-# the controller reports: how far the flows of every bridge have come.
+# the controller reports: how far the flows of every bridge have come. An ApplicationLoadBalancer is what Ingresses of
+# class alb ask for: a proxy outside the cluster. Its spec: {group, scheme, hostname, listeners: [{port, protocol,
+# sources}]}; its status, once it has a place at the edge: {address, mac, ofport, netns}.
 CLUSTERS = _in("kmn.io/v1", "clusters", "Cluster", effect=True, **_CLUSTER)
 EDGES = _in("kmn.io/v1", "edges", "Edge", effect=True, **_CLUSTER)
+APPLICATIONLOADBALANCERS = _in(
+    "kmn.io/v1", "applicationloadbalancers", "ApplicationLoadBalancer", "alb", "albs", status=True, effect=True,
+    **_CLUSTER,
+)  # fmt: skip
 DATAPLANES = _in("kmn.io/v1", "dataplanes", "DataPlane", "dp", status=True, effect=True, **_CLUSTER)
 
 ALL: tuple[Resource, ...] = (
@@ -208,6 +215,7 @@ ALL: tuple[Resource, ...] = (
         **_CLUSTER),
     CLUSTERS,
     EDGES,
+    APPLICATIONLOADBALANCERS,
     DATAPLANES,
 )  # fmt: skip
 
