@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from controller.parsing import Malformed
 from kmn.k8s import dataplane, objects
-from kmn.k8s.loadbalancers import is_ours, read_load_balancer
-from kmn.k8s.objects import Key, Object, condition, describe, key_of, labels, name_of
+from kmn.k8s.loadbalancers import balanced_address, is_ours, read_load_balancer
+from kmn.k8s.objects import Key, Object, describe, key_of, labels, name_of
 
 __all__ = [
     "ApplicationBalancerView",
@@ -29,8 +29,6 @@ __all__ = [
     "target_node",
     "target_slice",
 ]
-
-_EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 
 class BalancerPort(NamedTuple):
@@ -117,11 +115,7 @@ class TargetNode(NamedTuple):
 
 def target_node(obj: Object) -> TargetNode | None:
     """None for a node that is not ready, being deleted, or excluded by its label."""
-    ready = condition(obj, "Ready")
-    if (ready and ready["status"] != "True") or _EXCLUDED in labels(obj) or obj["metadata"].get("deletionTimestamp"):
-        return None
-    addresses = (obj.get("status") or {}).get("addresses") or ()
-    internal = next((a.get("address") for a in addresses if a.get("type") == "InternalIP"), None)
+    internal = balanced_address(obj)
     pods = (obj.get("spec") or {}).get("podCIDR")
     gateway = IPv4Network(pods)[1] if pods else None
     return TargetNode(name_of(obj), IPv4Address(internal), gateway) if internal else None

@@ -1,6 +1,7 @@
 """``python -m kmn.ingress --kubeconfig PATH --run DIR``: all ingress controllers of a cluster.
 
-Follows the API, computes what each controller does, and keeps an Envoy with it in each of their pods.
+Follows the API, computes what each controller does, and keeps an Envoy with it in each of their pods, and in the place
+of each application load balancer.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from kmn.ingress.state import RESOURCES, State, View
 from kmn.ingress.status import Report, Writer, report_of
 from kmn.k8s.errors import ApiError
 from kmn.k8s.feed import Feed
-from kmn.k8s.objects import Key, Object, annotation
-from kmn.k8s.resources import PODS, Resource
+from kmn.k8s.objects import Key, Object, annotation, uid_of
+from kmn.k8s.resources import APPLICATIONLOADBALANCERS, PODS, Resource
 from kmn.k8s.rest import RestClient
 from kmn.programs.placement import Place, Placement
 from kmn.programs.serving import serve
@@ -42,16 +43,25 @@ class Controllers:
         self._folder = folder
         self._state = State(self_signed(_DEFAULT_NAME))
         self._views: dict[str, View] = {}
+        self._outside: dict[str, View] = {}  # of application load balancers, by group
         self._seen = 0  # the version of the state that they are of
         self._changed = asyncio.Event()
         self._writer = Writer(client)
         self._told: Report | None = None
         self._telling: asyncio.Future[bool] | None = None
-        self._placement = Placement(
+        self._ours: set[str] = set()  # all addresses that there have been
+        # Something may have changed while a proxy was started.
+        self._pods = Placement(
             INGRESS_PROGRAM,
-            self._proxy,
+            lambda place: self._proxy(place, self._state.view(place.detail)),
             detail=lambda pod: annotation(pod, CONTROLLER) or "",
-            started=self._changed.set,  # something may have changed while it was
+            started=self._changed.set,
+        )
+        self._balancers = Placement(
+            INGRESS_PROGRAM,
+            lambda place: self._proxy(place, self._state.view_of_balancer(place.detail)),
+            started=self._changed.set,
+            place=_place_of_balancer,
         )
 
     def update(self, resource: Resource, key: Key, obj: Object | None) -> None:
@@ -59,13 +69,15 @@ class Controllers:
         if self._state.update(resource, key, obj):
             self._changed.set()
         if resource is PODS:
-            self._placement.update(key, obj)
+            self._pods.update(key, obj)
+        elif resource is APPLICATIONLOADBALANCERS:
+            self._balancers.update(key, obj)
 
     async def run(self) -> None:
         """Work until cancelled; then no proxy is left."""
         with ThreadPoolExecutor(1, thread_name_prefix="status") as writing:
             self._look()
-            placing = asyncio.create_task(self._placement.run())
+            placing = {asyncio.create_task(each.run()) for each in (self._pods, self._balancers)}
             try:
                 while True:
                     self._changed.clear()
@@ -73,22 +85,26 @@ class Controllers:
                     await self._bring_into_force()
                     self._tell(writing)
                     waiting = asyncio.create_task(self._changed.wait())
-                    await asyncio.wait({waiting, placing}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({waiting, *placing}, return_when=asyncio.FIRST_COMPLETED)
                     waiting.cancel()
-                    if placing.done():
-                        placing.result()  # raises what ended it
+                    for task in placing:
+                        if task.done():
+                            task.result()  # raises what ended it
             finally:
-                placing.cancel()
-                await asyncio.gather(placing, return_exceptions=True)
+                for task in placing:
+                    task.cancel()
+                await asyncio.gather(*placing, return_exceptions=True)
 
     def _look(self) -> None:
         if self._state.version == self._seen:
             return
         self._seen = self._state.version
         self._views = {controller: self._state.view(controller) for controller in self._state.controllers()}
+        self._outside = {group: self._state.view_of_balancer(group) for group in self._state.balancers()}
 
     async def _bring_into_force(self) -> None:
-        proxies = [(proxy, self._views.get(proxy.place.detail)) for proxy in self._placement.serving.values()]
+        proxies = [(proxy, self._views.get(proxy.place.detail)) for proxy in self._pods.serving.values()]
+        proxies += [(proxy, self._outside.get(proxy.place.detail)) for proxy in self._balancers.serving.values()]
         await asyncio.gather(*(proxy.update(view.config) for proxy, view in proxies if view is not None))
 
     def _tell(self, writing: ThreadPoolExecutor) -> None:
@@ -109,17 +125,26 @@ class Controllers:
             self._changed.set()
 
     def _report(self) -> Report:
-        wanted = {key: view.addresses for view in self._views.values() for key in view.ingresses}
-        ours = {address for view in self._views.values() for address in view.addresses}
-        problems = [problem for view in self._views.values() for problem in view.problems]
-        return report_of(dict(self._state.ingresses()), wanted, ours, problems, self._state.find)
+        serving = {proxy.place.detail for proxy in self._balancers.serving.values()}
+        views = [*self._views.values(), *(view for group, view in self._outside.items() if group in serving)]
+        wanted = {key: view.addresses for view in views for key in view.ingresses}
+        self._ours |= {address for view in views for address in view.addresses}
+        problems = [*(problem for view in views for problem in view.problems), *self._state.groups()[1]]
+        return report_of(dict(self._state.ingresses()), wanted, self._ours, problems, self._state.find)
 
-    def _proxy(self, place: Place) -> PodProxy:
-        view = self._views.get(place.detail) or self._state.view(place.detail)
+    def _proxy(self, place: Place, view: View) -> PodProxy:
         short = place.uid[:8]  # the path of a Unix socket may be no longer than 107 bytes
         return PodProxy(
             place, self._folder / "ingress" / short, self._folder / "log" / f"envoy-{short}.log", view.config
         )
+
+
+def _place_of_balancer(balancer: Object) -> Place | None:
+    """None for one that is at the edge no more, or not yet."""
+    status = balancer.get("status") or {}
+    if not status.get("netns"):
+        return None
+    return Place(uid_of(balancer), status["netns"], (status["address"],), balancer["spec"]["group"])
 
 
 async def _serve(client: RestClient, folder: Path) -> None:

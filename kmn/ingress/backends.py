@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from kmn.ingress.model import Backend
 from kmn.k8s.objects import Object
 
-__all__ = ["Endpoints", "endpoints_of"]
+__all__ = ["Endpoints", "endpoints_of", "node_ports_of"]
 
 _FAMILIES = ("IPv4", "IPv6")
 
@@ -32,9 +32,10 @@ def endpoints_of(backend: Backend, service: Object | None, slices: Iterable[Obje
     spec = service.get("spec") or {}
     if spec.get("type") == "ExternalName":
         return Endpoints((), f"{name} is of type ExternalName, which is not emulated as a backend")
-    port = _port(backend, spec.get("ports") or ())
-    if port is None:
+    entry = _port(backend, spec.get("ports") or ())
+    if entry is None:
         return Endpoints((), f"{name} has no TCP port {backend.port}")
+    port = entry.get("name") or ""  # "" for a single one without a name; its slices' port has the same
     found: dict[str, set[tuple[str, int]]] = {}
     for each in slices:
         number = next((p.get("port") for p in each.get("ports") or () if (p.get("name") or "") == port), None)
@@ -44,12 +45,25 @@ def endpoints_of(backend: Backend, service: Object | None, slices: Iterable[Obje
     return Endpoints(next((tuple(sorted(found[family])) for family in _FAMILIES if found.get(family)), ()))
 
 
-def _port(backend: Backend, ports: Iterable[dict[str, Any]]) -> str | None:
-    """The name of the Service's port ("" for a single one without a name), which its slices' port has, too."""
+def node_ports_of(backend: Backend, service: Object | None, nodes: Iterable[str]) -> Endpoints:
+    """The node port of a Service on nodes, which are given by their addresses."""
+    name = f"Service {backend.namespace}/{backend.service}"
+    if service is None:
+        return Endpoints((), f"{name} does not exist")
+    entry = _port(backend, service["spec"].get("ports") or ())
+    if entry is None:
+        return Endpoints((), f"{name} has no TCP port {backend.port}")
+    if not entry.get("nodePort"):
+        return Endpoints((), f"{name} has no node port for its port {backend.port}")
+    return Endpoints(tuple((address, entry["nodePort"]) for address in sorted(nodes)))
+
+
+def _port(backend: Backend, ports: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The port of the Service that is meant."""
     wanted = "port" if isinstance(backend.port, int) else "name"
     for port in ports:
         if port.get(wanted) == backend.port and port.get("protocol", "TCP") == "TCP":
-            return port.get("name") or ""
+            return port
     return None
 
 

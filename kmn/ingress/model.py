@@ -23,13 +23,16 @@ __all__ = [
     "Entrance",
     "Forward",
     "HeaderChange",
+    "HealthCheck",
     "Host",
     "How",
+    "Manner",
     "Match",
     "Mirror",
     "Owner",
     "Problem",
     "Protocol",
+    "Reach",
     "Redirect",
     "Rewrite",
     "Routing",
@@ -84,12 +87,41 @@ class Protocol(Enum):
     TCP = "tcp"
 
 
+class Reach(Enum):
+    """Which addresses of a backend a proxy connects to."""
+
+    PODS = "pods"  # its ready endpoints
+    NODES = "nodes"  # its node port, of all nodes that traffic may come to
+
+
+class HealthCheck(NamedTuple):
+    """How a proxy asks endpoints whether they are well. Those that are not get no requests, unless none is."""
+
+    path: str = "/"
+    port: int | None = None  # None: the one that requests go to
+    interval: float = 15.0  # seconds
+    timeout: float = 5.0  # seconds
+    healthy: int = 2  # answers in a row after which an endpoint that was not is well
+    unhealthy: int = 2
+    codes: tuple[tuple[int, int], ...] = ((200, 200),)  # first and last: good answers
+    grpc: bool = False  # only whether it can be connected to is asked
+
+    def __str__(self) -> str:
+        codes = ",".join(f"{first}-{last}" for first, last in self.codes)
+        times = f"{self.interval:g}/{self.timeout:g}/{self.healthy}/{self.unhealthy}"
+        return (
+            f"health({':' + str(self.port) if self.port else ''}{self.path} {times} {'grpc' if self.grpc else codes})"
+        )
+
+
 class Upstream(NamedTuple):
     """A backend, and how the proxy deals with it. Rules that want it otherwise have an upstream of their own."""
 
     backend: Backend
     protocol: Protocol = Protocol.HTTP
     connect_timeout: float | None = None  # seconds; None: the proxy's own
+    reach: Reach = Reach.PODS
+    health: HealthCheck | None = None  # None: what Kubernetes says of endpoints is believed
 
     def __str__(self) -> str:
         own = [str(value.value if isinstance(value, Enum) else value) for value in self._changed()]
@@ -132,6 +164,9 @@ class Redirect(NamedTuple):
     port: int | None = None
     path: str | None = None  # all of it, the query may be in it
     prefix: str | None = None  # instead of what the rule's path has matched
+    # All of the new location, instead of all fields before: {host}, {path} (without the query), {query} and {target}
+    # (both) stand for the request's.
+    template: str | None = None
 
 
 class Answer(NamedTuple):
@@ -247,10 +282,17 @@ class Host(NamedTuple):
     deep: bool = False
 
 
+class Manner(NamedTuple):
+    """How a proxy deals with requests whatever their rule."""
+
+    keeps_forwarded_for: bool = False  # what clients say of themselves in X-Forwarded-For is kept before their address
+
+
 class Table(NamedTuple):
     """Hosts, each name once. The longest name that fits counts; what its rules leave is not tried with another's."""
 
     hosts: tuple[Host, ...]
+    manner: Manner = Manner()
 
 
 # --- how they come in -------------------------------------------------------------------------------------------

@@ -5,20 +5,35 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from kmn.ingress.backends import endpoints_of
+from kmn.ingress.backends import Endpoints, endpoints_of, node_ports_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
 from kmn.ingress.classes import controller_of
+from kmn.ingress.dialects.alb import rules as alb
+from kmn.ingress.dialects.alb.groups import Group, groups_of
 from kmn.ingress.envoy.config import Config, config_of
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
-from kmn.ingress.model import Owner, Problem, Routing, Upstream
+from kmn.ingress.model import Owner, Problem, Reach, Routing, Upstream
 from kmn.ingress.routing import routing_of
-from kmn.k8s.dataplane import PROGRAM
-from kmn.k8s.objects import Key, Object, annotation, labels, namespace_of
-from kmn.k8s.resources import ENDPOINTSLICES, INGRESSCLASSES, INGRESSES, PODS, SECRETS, SERVICES, Resource
+from kmn.k8s.dataplane import ALB_CONTROLLER, PROGRAM
+from kmn.k8s.loadbalancers import balanced_address
+from kmn.k8s.objects import Key, Object, annotation, key_of, labels, namespace_of
+from kmn.k8s.resources import (
+    APPLICATIONLOADBALANCERS,
+    ENDPOINTSLICES,
+    INGRESSCLASSES,
+    INGRESSES,
+    NODES,
+    PODS,
+    SECRETS,
+    SERVICES,
+    Resource,
+)
 
 __all__ = ["RESOURCES", "State", "View"]
 
-RESOURCES = (INGRESSES, INGRESSCLASSES, SERVICES, ENDPOINTSLICES, SECRETS, PODS)
+RESOURCES = (
+    INGRESSES, INGRESSCLASSES, SERVICES, ENDPOINTSLICES, SECRETS, PODS, NODES, APPLICATIONLOADBALANCERS,
+)  # fmt: skip
 _KINDS = {"Ingress": INGRESSES}
 
 
@@ -29,7 +44,7 @@ class View:
     ingresses: dict[Key, Object]  # those that it takes
     config: Config
     problems: tuple[Problem, ...]
-    addresses: tuple[str, ...]  # of its load balancers
+    addresses: tuple[str, ...]  # of its load balancers, or the name of the one that it is
 
 
 class State:
@@ -40,6 +55,8 @@ class State:
         self._objects: dict[Resource, dict[Key, Object]] = {resource: {} for resource in RESOURCES}
         self._slices: defaultdict[Key, dict[Key, Object]] = defaultdict(dict)  # by Service
         self._pairs: dict[Key, KeyPair | ValueError] = {}
+        self._nodes: dict[Key, str] = {}  # addresses of those that load balancers send to
+        self._groups: tuple[int, dict[str, Group], tuple[Problem, ...]] = (-1, {}, ())  # with the version
         self.version = 0  # another one when views may be
 
     def update(self, resource: Resource, key: Key, obj: Object | None) -> bool:
@@ -54,6 +71,8 @@ class State:
             self._file_slice(key, before, obj)
         elif resource is SECRETS:
             self._pairs.pop(key, None)
+        elif resource is NODES and not self._file_node(key, obj):
+            return False
         if obj is None and before is None:
             return False
         if resource is not INGRESSES or _meaning(before) != _meaning(obj):
@@ -72,25 +91,55 @@ class State:
         """Those that have pods."""
         return {controller for pod in self._objects[PODS].values() if (controller := annotation(pod, CONTROLLER))}
 
+    def balancers(self) -> dict[str, Object]:
+        """Application load balancers by the group of Ingresses that they are for, those that have a place."""
+        found = self._objects[APPLICATIONLOADBALANCERS].values()
+        return {each["spec"]["group"]: each for each in found if (each.get("status") or {}).get("netns")}
+
     def view(self, controller: str) -> View:
         """What a controller does with what there is."""
+        taken = self._taken(controller)
+        return self._view(taken, routing_of(taken.values()), self._addresses(controller))
+
+    def view_of_balancer(self, group: str) -> View:
+        """What an application load balancer does; nothing without Ingresses."""
+        found, balancer = self.groups()[0].get(group), self.balancers().get(group)
+        routing = alb.routing_of(found, self._objects[SERVICES]) if found is not None else Routing((), {})
+        taken = {key_of(each): each for each in found.members} if found is not None else {}
+        return self._view(taken, routing, (balancer["spec"]["hostname"],) if balancer is not None else ())
+
+    def groups(self) -> tuple[dict[str, Group], tuple[Problem, ...]]:
+        """The Ingresses of class ``alb`` by group, and what is wrong with those that are in none."""
+        if self._groups[0] != self.version:
+            groups, problems = groups_of(self._taken(ALB_CONTROLLER).values())
+            self._groups = self.version, {group.id: group for group in groups}, tuple(problems)
+        return self._groups[1:]
+
+    def _taken(self, controller: str) -> dict[Key, Object]:
         classes = self._objects[INGRESSCLASSES]
-        taken = {key: i for key, i in self.ingresses().items() if controller_of(i, classes) == controller}
-        routing = routing_of(taken.values())
+        return {key: i for key, i in self.ingresses().items() if controller_of(i, classes) == controller}
+
+    def _view(self, taken: dict[Key, Object], routing: Routing, addresses: tuple[str, ...]) -> View:
         problems = list(routing.problems)
         pairs = self._certificates(routing, problems)
         endpoints = {}
         why: dict[Upstream, str] = {}
         for upstream in sorted(routing.upstreams(), key=str):
-            backend = upstream.backend
-            service = Key(backend.namespace, backend.service)
-            found = endpoints_of(backend, self._objects[SERVICES].get(service), self._slices[service].values())
+            found = self._endpoints(upstream)
             endpoints[upstream] = found.addresses
             if found.problem is not None:
                 why[upstream] = found.problem
         problems += _of_backends(routing, why)
         config = config_of(routing, endpoints, pairs, self._default_certificate)
-        return View(taken, config, tuple(problems), self._addresses(controller))
+        return View(taken, config, tuple(problems), addresses)
+
+    def _endpoints(self, upstream: Upstream) -> Endpoints:
+        backend = upstream.backend
+        key = Key(backend.namespace, backend.service)
+        service = self._objects[SERVICES].get(key)
+        if upstream.reach is Reach.NODES:
+            return node_ports_of(backend, service, self._nodes.values())
+        return endpoints_of(backend, service, self._slices[key].values())
 
     def _certificates(self, routing: Routing, problems: list[Problem]) -> dict[Key, KeyPair]:
         pairs: dict[Key, KeyPair] = {}
@@ -127,6 +176,14 @@ class State:
                 entries = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
                 found.update(dict.fromkeys(entry["ip"] for entry in entries if entry.get("ip")))
         return tuple(found)
+
+    def _file_node(self, key: Key, node: Object | None) -> bool:
+        """Whether that is a change for load balancers."""
+        before = self._nodes.pop(key, None)
+        address = balanced_address(node) if node is not None else None
+        if address is not None:
+            self._nodes[key] = address
+        return before != address
 
     def _file_slice(self, key: Key, before: Object | None, after: Object | None) -> None:
         for each in (before, after):

@@ -14,7 +14,18 @@ from typing import Literal
 from kmn.k8s import objects
 from kmn.k8s.objects import Object
 
-__all__ = ["CLASS_INSTANCE", "CLASS_IP", "FORWARDING", "TARGET", "LoadBalancer", "is_ours", "read_load_balancer"]
+__all__ = [
+    "CLASS_INSTANCE",
+    "CLASS_IP",
+    "FORWARDING",
+    "TARGET",
+    "LoadBalancer",
+    "balanced_address",
+    "is_ours",
+    "read_load_balancer",
+]
+
+_EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 # Values of spec.loadBalancerClass that are this load balancer; no class at all is, too.
 CLASS_IP = "kmn.io/ip"
@@ -59,6 +70,16 @@ class LoadBalancer:
     wanted: tuple[IPv4Address, ...] = ()  # addresses asked for, the first free one is given
     problems: list[str] = field(default_factory=list)  # values that cannot be used, in words
     not_emulated: list[str] = field(default_factory=list)  # annotations without effect, in words
+
+
+def balanced_address(node: Object) -> str | None:
+    """The address that load balancers send to. None: the node is not ready, being deleted, or excluded by its label."""
+    ready = objects.condition(node, "Ready")
+    excluded = _EXCLUDED in objects.labels(node) or node["metadata"].get("deletionTimestamp")
+    if (ready and ready["status"] != "True") or excluded:
+        return None
+    addresses = (node.get("status") or {}).get("addresses") or ()
+    return next((each.get("address") for each in addresses if each.get("type") == "InternalIP"), None)
 
 
 def is_ours(service: Object) -> bool:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kmn.ingress.envoy.forms import Resource, address, kind, seconds, typed
-from kmn.ingress.model import Protocol, Upstream
+from kmn.ingress.model import HealthCheck, Protocol, Upstream
 
 __all__ = ["cluster"]
 
 _MANY = 1_000_000  # no limit: Envoy's own are for one upstream of a mesh
+_ALL_ILL = 1  # percent, which Envoy rounds: none of up to a hundred is well
 _CONNECT_TIMEOUT = 5.0  # seconds, as ingress-nginx' proxy-connect-timeout
 
 
 def cluster(upstream: Upstream, addresses: Iterable[tuple[str, int]]) -> Resource:
     """Without endpoints requests are answered 503."""
-    ends = [{"endpoint": {"address": address(ip, port)}} for ip, port in addresses]
+    check = upstream.health.port if upstream.health is not None else None
+    elsewhere = {"health_check_config": {"port_value": check}} if check is not None else {}
+    ends = [{"endpoint": {"address": address(ip, port), **elsewhere}} for ip, port in addresses]
     thresholds = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), _MANY)
     name = str(upstream)
     patience = _CONNECT_TIMEOUT if upstream.connect_timeout is None else upstream.connect_timeout
@@ -27,7 +30,27 @@ def cluster(upstream: Upstream, addresses: Iterable[tuple[str, int]]) -> Resourc
         "circuit_breakers": {"thresholds": [thresholds]},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": ends}]},
         **_protocol(upstream.protocol),
+        **(_checked(upstream.health, upstream.protocol) if upstream.health is not None else {}),
     }
+
+
+def _checked(health: HealthCheck, protocol: Protocol) -> Resource:
+    """Fields of a cluster whose endpoints are asked. Where all are ill, all get requests."""
+    codec = "HTTP2" if protocol in (Protocol.H2C, Protocol.H2) else "HTTP1"
+    question: Resource = {
+        "path": health.path,
+        "codec_client_type": codec,
+        "expected_statuses": [{"start": first, "end": last + 1} for first, last in health.codes],
+    }
+    check = {
+        "timeout": seconds(health.timeout),
+        "interval": seconds(health.interval),
+        "no_traffic_interval": seconds(health.interval),
+        "healthy_threshold": health.healthy,
+        "unhealthy_threshold": health.unhealthy,
+        **({"tcp_health_check": {}} if health.grpc else {"http_health_check": question}),
+    }
+    return {"health_checks": [check], "common_lb_config": {"healthy_panic_threshold": {"value": _ALL_ILL}}}
 
 
 def _protocol(protocol: Protocol) -> Resource:

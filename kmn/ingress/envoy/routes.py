@@ -15,6 +15,7 @@ from kmn.ingress.model import (
     HeaderChange,
     Host,
     How,
+    Manner,
     Match,
     Mirror,
     Redirect,
@@ -44,6 +45,10 @@ _CODES = {
     307: "TEMPORARY_REDIRECT",
     308: "PERMANENT_REDIRECT",
 }
+# What templates of redirects may have in them.
+_VARIABLES = {
+    "host": "%REQ(:AUTHORITY)%", "path": "%PATH(NQ)%", "target": "%REQ(:PATH)%", "query": "%QUERY_PARAMS(ORIG)%",
+}  # fmt: skip
 _NOT_FOUND = {"direct_response": {"status": 404}}
 _WITHOUT_TLS = {"name": "x-forwarded-proto", "string_match": {"exact": "http"}}  # Envoy's own word
 
@@ -56,9 +61,16 @@ def route_configuration(name: str, table: Table) -> Resource:
         "@type": kind("config.route.v3.RouteConfiguration"),
         "name": name,
         "ignore_port_in_host_matching": True,
-        "request_headers_to_add": [_header(key, value) for key, value in _FORWARDED.items()],
+        "request_headers_to_add": [_header(key, value) for key, value in _forwarded(table.manner)],
         "virtual_hosts": [*(_virtual_host(host, fallback) for host in named), _virtual_host(fallback, fallback)],
     }
+
+
+def _forwarded(manner: Manner) -> Iterator[tuple[str, str]]:
+    for name, value in _FORWARDED.items():
+        # Envoy itself adds the client's address to what is in X-Forwarded-For.
+        if not manner.keeps_forwarded_for or name == "X-Forwarded-Port":
+            yield name, value
 
 
 def _virtual_host(host: Host, fallback: Host) -> Resource:
@@ -82,12 +94,10 @@ def _routes(rules: Iterable[Rule], *guards: Resource) -> Iterator[Resource]:
         if code is not None:
             redirect = {"scheme_redirect": "https", "response_code": _CODES[code]}
             yield {"name": rule.name, "match": _match(rule.match, (*guards, _WITHOUT_TLS)), "redirect": redirect}
-        yield {
-            "name": rule.name,
-            "match": _match(rule.match, guards),
-            **_action(rule),
-            **_headers(rule.treatment.request_headers, rule.treatment.response_headers),
-        }
+        found = {"name": rule.name, "match": _match(rule.match, guards), **_action(rule)}
+        for name, values in _headers(rule.treatment.request_headers, rule.treatment.response_headers).items():
+            found[name] = [*found.get(name, ()), *values]
+        yield found
 
 
 # --- which requests ---------------------------------------------------------------------------------------------
@@ -142,6 +152,9 @@ def _regex(text: Text) -> Resource:
 def _action(rule: Rule) -> Resource:
     action = rule.action
     if isinstance(action, Redirect):
+        if action.template is not None:
+            location = _header("location", _filled(action.template))
+            return {"direct_response": {"status": action.code}, "response_headers_to_add": [location]}
         return {"redirect": _redirect(action, rule.match.path)}
     if isinstance(action, Answer):
         answer: Resource = {"direct_response": {"status": action.status}}
@@ -166,6 +179,14 @@ def _redirect(redirect: Redirect, path: Text) -> Resource:
     if redirect.prefix is not None:
         found |= _instead_of_prefix(path, redirect.prefix)
     return found
+
+
+def _filled(template: str) -> str:
+    """A template of a redirect, with Envoy's variables."""
+    text = _literal(template)
+    for name, variable in _VARIABLES.items():
+        text = text.replace(f"{{{name}}}", variable)
+    return text
 
 
 def _target(forward: Forward) -> Resource | None:
