@@ -13,6 +13,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from controller.openflow.match import (
     ARP,
     ARP_REQUEST,
+    ECHO_REQUEST,
+    ECHO_REQUEST6,
     IP,
     IPV6,
     ND_SOLICITATION,
@@ -39,6 +41,7 @@ class Family:
     neighbours: tuple[Field, ...]
     question: tuple[Field, ...]
     asking: int  # priority of who may ask: neighbour discovery is a packet of the family, and goes another way
+    echo_request: tuple[Field, ...]
     everything: Network
     # Nobody outside a link can be meant by these: loopback, link-local, multicast and reserved addresses.
     unroutable: tuple[Network, ...]
@@ -47,12 +50,12 @@ class Family:
 
 
 V4 = Family(
-    4, IP, PROTOCOLS, (ARP,), (ARP, ARP_REQUEST), 100, IPv4Network("0.0.0.0/0"),
+    4, IP, PROTOCOLS, (ARP,), (ARP, ARP_REQUEST), 100, ECHO_REQUEST, IPv4Network("0.0.0.0/0"),
     (IPv4Network("127.0.0.0/8"), IPv4Network("169.254.0.0/16"), IPv4Network("224.0.0.0/3")),
     IPv4Address(HAIRPIN_IP), IPv4Address(REJECT_IP),
 )  # fmt: skip
 V6 = Family(
-    6, IPV6, PROTOCOLS6, ND_SOLICITATION, ND_SOLICITATION, 105, IPv6Network("::/0"),
+    6, IPV6, PROTOCOLS6, ND_SOLICITATION, ND_SOLICITATION, 105, ECHO_REQUEST6, IPv6Network("::/0"),
     (IPv6Network("::/127"), IPv6Network("fe80::/10"), IPv6Network("ff00::/8")),
     IPv6Address(HAIRPIN_IPV6), IPv6Address(REJECT_IPV6),
 )  # fmt: skip

@@ -25,7 +25,7 @@ from controller.outside_views import (
     TargetSlice,
     application_balancer_view,
     balancer_view,
-    egress_address,
+    egress_addresses,
     egress_pod,
     target_node,
     target_slice,
@@ -33,6 +33,7 @@ from controller.outside_views import (
 from controller.parsing import Malformed
 from controller.snapshot import Snapshot
 from controller.views import EdgeView
+from kmn.k8s.dataplane import EGRESS_ADDRESS
 from kmn.k8s.objects import Key, Object, key_of
 
 __all__ = ["Outside"]
@@ -44,7 +45,7 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "pods": egress_pod,
     "services": balancer_view,
     "endpointslices": target_slice,
-    "namespaces": egress_address,
+    "namespaces": egress_addresses,
     "applicationloadbalancers": application_balancer_view,
 }
 
@@ -60,26 +61,40 @@ class Outside:
         self._edges: dict[Key, EdgeView] = {}  # as they were computed last
         self._masquerade = False
         self._exempt_at: dict[Key, str] = {}  # nodes where pods are exempt from masquerade
+        self._malformed: dict[tuple[str, Key], str] = {}
+        self._unmet: dict[Key, str] = {}  # by pod: why an egress address has no effect
+
+    @property
+    def problems(self) -> set[str]:
+        """What cannot be used of egress addresses, by object and field."""
+        return {*self._malformed.values(), *self._unmet.values()}
 
     def replace(self, resource: str, items: Iterable[Object]) -> None:
         """A new list: forget what is not in it; what is comes by :meth:`apply`."""
         if resource in _VIEWS:
             present = {key_of(item) for item in items}
-            for key in [key for key in self._known.views[resource] if key not in present]:
-                self._set(resource, key, None)
+            malformed = [key for what, key in self._malformed if what == resource]
+            for key in {*self._known.views[resource], *malformed} - present:
+                self._forget(resource, key)
 
     def apply(self, resource: str, event: str, obj: Object) -> None:
         if resource not in _VIEWS:
             return
-        view = None
+        key, view = key_of(obj), None
+        self._malformed.pop((resource, key), None)
         if event != "DELETED":
             try:
                 view = _VIEWS[resource](obj)
             except Malformed as error:
                 LOG.error("%s; ignored until it is corrected", error)
+                self._malformed[resource, key] = str(error)
             except (ValueError, KeyError, TypeError, IndexError):
                 pass  # told of by controller.views, which parses the same fields
-        self._set(resource, key_of(obj), view)
+        self._set(resource, key, view)
+
+    def _forget(self, resource: str, key: Key) -> None:
+        self._malformed.pop((resource, key), None)
+        self._set(resource, key, None)
 
     def _set(self, resource: str, key: Key, view: Any) -> None:
         if self._known.put(resource, key, view) and resource == "pods":
@@ -150,15 +165,25 @@ class Outside:
 
     def _compute_pod(self, key: Key, scopes: dict[str, Scope]) -> None:
         pod: EgressPod | None = self._known.views["pods"].get(key)
-        egress = pod and (pod.egress or self._known.views["namespaces"].get(Key("", key.namespace)))
+        wish = (pod and (pod.egress or self._known.views["namespaces"].get(Key("", key.namespace)))) or ()
+        own = {address.version: address for address in (pod.addresses if pod else ())}
+        pairs = [(own[egress.version], egress) for egress in wish if egress.version in own]
+        self._unmet.pop(key, None)
+        if pod and len(pairs) < len(wish):
+            unmet = next(egress for egress in wish if egress.version not in own)
+            whose = f"Pod {key}" if pod.egress else f"Namespace {key.namespace}"
+            self._unmet[key] = (
+                f"{whose}: metadata.annotations[{EGRESS_ADDRESS}]: {unmet} has no effect, as pods have no "
+                f"IPv{unmet.version} address here"
+            )
         for edge in self._edges.values():
-            flows = egress_flows(edge, key, pod.address, egress) if pod and egress else []
+            flows = [flow for address, egress in pairs for flow in egress_flows(edge, key, address, egress)]
             scopes[edge.name].contribute(("Pod", *key), flows)
         before = self._exempt_at.pop(key, None)
-        exempt = pod if egress and self._masquerade else None
+        exempt = pod if pairs and self._masquerade else None
         if before is not None and (exempt is None or exempt.node != before):
             scopes[before].contribute(("Egress", *key))
         if exempt is not None:
             self._exempt_at[key] = exempt.node
             scope = scopes.setdefault(exempt.node, Scope())
-            scope.contribute(("Egress", *key), [egress_exemption(key, exempt.address)])
+            scope.contribute(("Egress", *key), [egress_exemption(key, address) for address, _ in pairs])

@@ -106,6 +106,7 @@ class EdgeTable(IntEnum):
 
     CLASSIFIER = Table.CLASSIFIER
     ARP = Table.ARP
+    ADVERTISEMENT = Table.ADVERTISEMENT
     CONNTRACK = Table.CONNTRACK
     STATE = Table.STATE  # from outside only what answers, or is for a load balancer or a node port
     SERVICE = Table.SERVICE  # load balancers' addresses and ports to a group of nodes or pods

@@ -81,7 +81,8 @@ class NatWatch:
 
 
 def _gateway_exhausted(edge: EdgeView) -> Problem:
-    addresses = f"{len(edge.nat_addresses)} address" + ("es" if len(edge.nat_addresses) != 1 else "")
+    count = sum(len(net.nat_addresses) for net in edge.nets)
+    addresses = f"{count} address" + ("es" if count != 1 else "")
     message = _message(edge.nat_ports, addresses, "more addresses or ports under spec.internet.nat")
     return Problem("Edge", edge.name, _EXHAUSTED, message)
 

@@ -418,7 +418,7 @@ class Synchronizer:
         report = Report(
             dict(self._in_force),
             tuple(statuses),
-            tuple(sorted(self.cluster.malformed.values())),
+            tuple(sorted({*self.cluster.malformed.values(), *self.cluster.outside.problems})),
             self._nat.problems(time.monotonic()),
         )
         if report != self._reported:

@@ -19,7 +19,7 @@ from controller.parsing import address as _address
 from controller.parsing import parse as _parse
 from controller.pipeline import MASQUERADE_PORTS
 from kmn.k8s import dataplane, objects
-from kmn.k8s.families import internal_ipv6, pod_ips
+from kmn.k8s.families import host_ips, internal_ipv6, pod_ips
 from kmn.k8s.objects import Key, Object, describe, key_of, name_of
 from kmn.policy.clusterwide import policy_of
 from kmn.policy.model import Log, Policy
@@ -27,6 +27,7 @@ from kmn.policy.model import Log, Policy
 __all__ = [
     "ClusterView",
     "EdgeHost",
+    "EdgeNet",
     "EdgeView",
     "HostPort",
     "Malformed",
@@ -232,9 +233,21 @@ class EdgeHost:
     """A host outside the cluster, on the edge's bridge."""
 
     name: str
-    address: IPv4Address
+    addresses: tuple[Address, ...]  # one of each family
     mac: str
     ofport: int
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeNet:
+    """An edge in one IP family."""
+
+    address: Address
+    internet_cidr: Network
+    nat_addresses: tuple[Address, ...]  # one after the other without gaps; none: no NAT
+    load_balancers: Network
+    nodes: Network | None  # whose node ports are open to the outside
+    cluster_cidrs: tuple[Network, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +260,8 @@ class EdgeView:
     fabric_ofport: int
     fabric_mac: str
     next_hop_mac: str
-    address: IPv4Address
-    internet_cidr: IPv4Network
-    nat_addresses: tuple[IPv4Address, ...]  # one after the other without gaps; none: no NAT
     nat_ports: tuple[int, int]
-    load_balancers: IPv4Network
-    nodes: IPv4Network | None  # whose node ports are open to the outside
-    cluster_cidrs: tuple[IPv4Network, ...]
+    nets: tuple[EdgeNet, ...]  # one of each family, IPv4 first
     hosts: tuple[EdgeHost, ...]
 
 
@@ -262,9 +270,6 @@ def edge_view(obj: Object) -> EdgeView | None:
     fabric = spec.get("fabric") or {}
     if not spec.get("netns") or not spec.get("datapathID") or not fabric:
         return None
-
-    def network(field: str, value: object) -> IPv4Network:
-        return _parse(obj, field, lambda v: IPv4Network(str(v)), value, "an IPv4 network")
 
     def mac(field: str, value: object) -> str:
         return _parse(obj, field, _mac, value, "a MAC address")
@@ -275,7 +280,7 @@ def edge_view(obj: Object) -> EdgeView | None:
     hosts = tuple(
         EdgeHost(
             host.get("name", f"hosts[{i}]"),
-            _address(obj, f"spec.hosts[{i}].ip", host.get("ip")),
+            tuple(any_address(obj, f"spec.hosts[{i}].ips", ip) for ip in host_ips(host)),
             mac(f"spec.hosts[{i}].mac", host.get("mac")),
             ofport(f"spec.hosts[{i}].ofport", host.get("ofport")),
         )
@@ -288,29 +293,36 @@ def edge_view(obj: Object) -> EdgeView | None:
         ofport("spec.fabric.ofport", fabric.get("ofport")),
         mac("spec.fabric.mac", fabric.get("mac")),
         mac("spec.fabric.nextHopMAC", fabric.get("nextHopMAC")),
-        _address(obj, "spec.address", spec.get("address")),
-        network("spec.internetCIDR", spec.get("internetCIDR")),
-        _nat_addresses(obj),
         _parse(
             obj, "spec.natPorts", _port_range, spec.get("natPorts", "1024-65535"), "a range of ports such as 1024-65535"
         ),
-        network("spec.loadBalancerCIDR", spec.get("loadBalancerCIDR", "192.0.2.0/24")),
-        network("spec.nodeCIDR", spec["nodeCIDR"]) if spec.get("nodeCIDR") else None,
-        tuple(network(f"spec.clusterCIDRs[{i}]", c) for i, c in enumerate(spec.get("clusterCIDRs") or ())),
+        tuple(_edge_net(obj, field) for field in ("spec", "spec.ipv6") if field == "spec" or spec.get("ipv6")),
         hosts,
     )
 
 
-def _nat_addresses(obj: Object) -> tuple[IPv4Address, ...]:
-    spec = obj["spec"]
-    if spec.get("natOutgoing") is False:
-        return ()
-    found = [_address(obj, f"spec.natAddresses[{i}]", a) for i, a in enumerate(spec.get("natAddresses") or ())]
+def _edge_net(obj: Object, where: str) -> EdgeNet:
+    """The fields of one family: IPv4's are those of ``spec``, IPv6's are under ``spec.ipv6``."""
+    spec = obj["spec"] if where == "spec" else obj["spec"]["ipv6"]
+
+    def network(field: str, value: object) -> Network:
+        return _parse(obj, f"{where}.{field}", lambda v: ip_network(str(v)), value, "a network")
+
+    return EdgeNet(
+        any_address(obj, f"{where}.address", spec.get("address")),
+        network("internetCIDR", spec.get("internetCIDR")),
+        _nat_addresses(obj, f"{where}.natAddresses", spec) if obj["spec"].get("natOutgoing") is not False else (),
+        network("loadBalancerCIDR", spec.get("loadBalancerCIDR", "192.0.2.0/24")),
+        network("nodeCIDR", spec["nodeCIDR"]) if spec.get("nodeCIDR") else None,
+        tuple(network(f"clusterCIDRs[{i}]", c) for i, c in enumerate(spec.get("clusterCIDRs") or ())),
+    )
+
+
+def _nat_addresses(obj: Object, field: str, spec: Object) -> tuple[Address, ...]:
+    found = [any_address(obj, f"{field}[{i}]", a) for i, a in enumerate(spec.get("natAddresses") or ())]
     for i, (one, other) in enumerate(pairwise(found)):
         if other != one + 1:
-            raise Malformed(
-                f"{describe(obj)}: spec.natAddresses[{i + 1}]: '{other}' should be {one + 1}, without a gap"
-            )
+            raise Malformed(f"{describe(obj)}: {field}[{i + 1}]: '{other}' should be {one + 1}, without a gap")
     return tuple(found)
 
 
@@ -325,7 +337,7 @@ def _port_range(value: Any) -> tuple[int, int]:
 class Masquerade:
     """Nodes' source translation of what their pods send to the outside."""
 
-    exempt: tuple[IPv4Network, ...]  # destinations that see pods' own addresses
+    exempt: tuple[Network, ...]  # destinations that see pods' own addresses
     ports: tuple[int, int]
 
 
@@ -334,7 +346,7 @@ class ClusterView:
     """What the Cluster object says for all nodes."""
 
     service_cidrs: tuple[Network, ...]  # the networks of virtual addresses, one for each family of the cluster
-    own: tuple[IPv4Network, ...]  # of pods and nodes
+    own: tuple[Network, ...]  # of pods and nodes
     masquerade: Masquerade | None  # None: pods leave their nodes as themselves
     scheduler: Scheduler  # how Services choose among their endpoints
     cut: bool = False  # connections that a change of policies would not allow any more
@@ -344,11 +356,14 @@ class ClusterView:
 def cluster_view(obj: Object) -> ClusterView:
     spec = obj.get("spec") or {}
 
-    def network(field: str, value: object) -> IPv4Network:
-        return _parse(obj, f"spec.{field}", lambda v: IPv4Network(str(v)), value, "an IPv4 network")
+    def network(field: str, value: object) -> Network:
+        return _parse(obj, f"spec.{field}", lambda v: ip_network(str(v)), value, "a network")
 
-    # Of two networks, IPv4's is the first.
-    own = tuple(network(field, spec[field].split(",")[0]) for field in ("podCIDR", "nodeCIDR") if spec.get(field))
+    def networks(field: str) -> list[Network]:
+        """One, or one of each family."""
+        return [network(field, each) for each in (spec.get(field) or "").split(",") if each]
+
+    own = (*networks("podCIDR"), *networks("nodeCIDR"))
     wanted = spec.get("masquerade", False)
     masquerade = None
     if wanted is not False:
@@ -360,10 +375,7 @@ def cluster_view(obj: Object) -> ClusterView:
             (*own, *named),
             _parse(obj, "spec.masquerade.ports", _port_range, ports, "a range of ports such as 1024-65535"),
         )
-    services = (spec.get("serviceCIDR") or "").split(",")
-    words = "a network of IPv4, or one of each family"
-    virtual = tuple(_parse(obj, "spec.serviceCIDR", ip_network, each, words) for each in services if each)
     policy = spec.get("policy") or {}
     log = _parse(obj, "spec.policy.log", Log, policy.get("log", "denied"), "denied, all or none")
     cut = policy.get("establishedConnections") == "cut"
-    return ClusterView(virtual, own, masquerade, scheduler_of(obj), cut, log)
+    return ClusterView(tuple(networks("serviceCIDR")), own, masquerade, scheduler_of(obj), cut, log)

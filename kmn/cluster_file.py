@@ -10,12 +10,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kmn.cluster_spec import (
     ClusterSpec,
@@ -39,6 +39,9 @@ from kmn.units import parse_bandwidth, parse_duration
 
 __all__ = ["ClusterFileError", "load", "parse"]
 
+Network = IPv4Network | IPv6Network
+A = TypeVar("A", IPv4Address, IPv6Address)
+
 FIRST_OUTSIDE_HOST = 10  # of internet.cidr; the addresses before are the edge's
 _NETWORKS = {
     "nodeCIDR": "172.18.0.0/16",
@@ -48,11 +51,14 @@ _NETWORKS = {
     "internet.nat": "198.51.100.0/24",
     "internet.loadBalancers": "192.0.2.0/24",
 }
-_DUAL = ("nodeCIDR", "podCIDR", "serviceCIDR")  # have a network of each family in a dual-stack cluster
+# In a dual-stack cluster each has an IPv6 network as well (Ipv6Spec has the defaults), the NAT only if it is given one.
+_NAT_EXAMPLE = IPv6Network("2001:db8:198::/64")
 _RESERVED = {"loopback": "127.0.0.0/8", "link-local": "169.254.0.0/16", "multicast": "224.0.0.0/4"}
 _RESERVED_IPV6 = {"loopback": "::1/128", "link-local": "fe80::/10", "multicast": "ff00::/8", "kmn's own": OWN_IPV6}
 # Prefix lengths; kube-apiserver has the same for the largest ones.
 _SERVICE_NETWORKS = {4: (12, 27), 6: (108, 123)}
+_BALANCER_NETWORKS = (108, 126)  # of IPv6
+_IPV4_ONLY = "the cluster is IPv4 only: use ipFamily: dual, or remove this"
 
 
 _DOMAIN = re.compile(r"([a-z0-9_]([-a-z0-9_]*[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]*[a-z0-9])?\.?")
@@ -128,7 +134,7 @@ class _Reader:
         mask = self.spec.get("nodeCIDRMaskSize", 24)
         self.check_sizes(networks, mask, len(nodes))
         ipv6 = self.ipv6(networks, mask, len(nodes))
-        hosts = self.hosts(networks["internet.cidr"])
+        hosts = self.hosts(networks["internet.cidr"], ipv6.internet_cidr if ipv6 else None)
         self.check_names(routers, nodes, hosts)
         delay = (self.spec.get("probes") or {}).get("initialDelay")
         return ClusterSpec(
@@ -148,7 +154,7 @@ class _Reader:
             edge_router=edge,
             internet_cidr=networks["internet.cidr"],
             nat_cidr=networks["internet.nat"],
-            nat=self.nat(networks["internet.nat"]),
+            nat=self.nat(networks["internet.nat"], ipv6.nat_cidr if ipv6 else None),
             masquerade=self.masquerade(),
             load_balancer_cidr=networks["internet.loadBalancers"],
             outside_hosts=hosts,
@@ -162,18 +168,22 @@ class _Reader:
 
     def networks(self) -> dict[str, IPv4Network]:
         found: dict[str, IPv4Network] = {}
-        for path, default in _NETWORKS.items():
-            parent, _, leaf = path.rpartition(".")
-            text = (self.spec.get(parent) or {} if parent else self.spec).get(leaf, default)
-            if isinstance(text, dict):  # internet.nat with its fields
-                text = text.get("cidr", default)
-            network = self.network(path, text.partition(",")[0])
+        for path in _NETWORKS:
+            network = self.network(path, self.written(path).partition(",")[0])
             if network is not None:
                 found[path] = network
         for (one, a), (other, b) in combinations(found.items(), 2):
             if a.overlaps(b):
                 self.wrong(one, f"{a} overlaps spec.{other} {b}: every network needs addresses of its own")
         return found
+
+    def written(self, path: str) -> str:
+        """What the file says of a network, or its default: one of IPv4, or one of each family with a comma between."""
+        parent, _, leaf = path.rpartition(".")
+        text = (self.spec.get(parent) or {} if parent else self.spec).get(leaf, _NETWORKS[path])
+        if isinstance(text, dict):  # internet.nat with its fields
+            text = text.get("cidr", _NETWORKS[path])
+        return str(text)
 
     def network(self, path: str, text: str) -> IPv4Network | None:
         try:
@@ -203,42 +213,56 @@ class _Reader:
             if networks[path].prefixlen > 30:
                 self.wrong(path, f"{networks[path]} must have a prefix length of 30 or less")
 
-    def check_service_network(self, network: IPv4Network | IPv6Network) -> None:
+    def check_service_network(self, network: Network) -> None:
         shortest, longest = _SERVICE_NETWORKS[network.version]
         if not shortest <= network.prefixlen <= longest:
             self.wrong("serviceCIDR", f"{network} must have a prefix length between {shortest} and {longest}")
 
     # --- dual-stack ---------------------------------------------------------------------------------------------
 
+    @property
+    def dual(self) -> bool:
+        return bool(self.spec.get("ipFamily", "dual" if self.given_ipv6() else "ipv4") == "dual")
+
+    def given_ipv6(self) -> dict[str, str]:
+        """The IPv6 networks as they are written."""
+        return {path: text.split(",")[1] for path in _NETWORKS if "," in (text := self.written(path))}
+
     def ipv6(self, networks: dict[str, IPv4Network], mask: int, nodes: int) -> Ipv6Spec | None:
         """The IPv6 networks, None for a cluster that is IPv4 only. ``mask`` is the IPv4 one of nodes' pod networks."""
-        given = {path: text.split(",")[1] for path in _DUAL if "," in (text := self.spec.get(path, ""))}
-        family = self.spec.get("ipFamily", "dual" if given else "ipv4")
-        if family == "ipv4":
+        given = self.given_ipv6()
+        if not self.dual:
             for path, text in given.items():
-                self.wrong(path, f"{text}: the cluster is IPv4 only: use ipFamily: dual, or remove this network")
+                self.wrong(path, f"{text}: {_IPV4_ONLY} network")
             if "nodeCIDRMaskSizeIPv6" in self.spec:
                 self.wrong("nodeCIDRMaskSizeIPv6", "for dual-stack only: use ipFamily: dual, or remove it")
             return None
         default = Ipv6Spec()
-        defaults = {"nodeCIDR": default.node_cidr, "podCIDR": default.pod_cidr, "serviceCIDR": default.service_cidr}
-        found: dict[str, IPv6Network] = {}
-        for path, network in defaults.items():
-            chosen = self.ipv6_network(path, given[path], network) if path in given else network
-            if chosen is not None:
-                found[path] = chosen
+        defaults = {
+            "nodeCIDR": default.node_cidr,
+            "podCIDR": default.pod_cidr,
+            "serviceCIDR": default.service_cidr,
+            "internet.cidr": default.internet_cidr,
+            "internet.loadBalancers": default.load_balancer_cidr,
+        }
+        examples = {**defaults, "internet.nat": _NAT_EXAMPLE}
+        chosen = {path: self.ipv6_network(path, text, examples[path]) for path, text in given.items()}
+        found = {path: network for path, network in {**defaults, **chosen}.items() if network is not None}
         for (one, a), (other, b) in combinations(found.items(), 2):
             if a.overlaps(b):
                 self.wrong(one, f"{a} overlaps spec.{other} {b}: every network needs addresses of its own")
-        if len(found) < len(defaults):
+        if None in chosen.values():
             return None
         ipv6 = Ipv6Spec(
             found["podCIDR"],
             self.spec.get("nodeCIDRMaskSizeIPv6", default.node_pod_prefix),
             found["serviceCIDR"],
             found["nodeCIDR"],
+            found["internet.cidr"],
+            found.get("internet.nat"),
+            found["internet.loadBalancers"],
         )
-        self.check_ipv6_sizes(ipv6, networks["nodeCIDR"], mask, nodes)
+        self.check_ipv6_sizes(ipv6, networks, mask, nodes)
         return ipv6
 
     def ipv6_network(self, path: str, text: str, example: IPv6Network) -> IPv6Network | None:
@@ -254,8 +278,8 @@ class _Reader:
                 self.wrong(path, f"{network} overlaps the {what} addresses {reserved}: use another network")
         return network
 
-    def check_ipv6_sizes(self, ipv6: Ipv6Spec, node_cidr: IPv4Network, mask: int, nodes: int) -> None:
-        """Nodes and pods have the same number in their networks of both families."""
+    def check_ipv6_sizes(self, ipv6: Ipv6Spec, networks: dict[str, IPv4Network], mask: int, nodes: int) -> None:
+        """Nodes, pods and hosts outside have the same number in their networks of both families."""
         pods, own = ipv6.pod_cidr, ipv6.node_pod_prefix
         room = 2 ** (own - pods.prefixlen) if own >= pods.prefixlen else 0
         if room == 0:
@@ -267,20 +291,30 @@ class _Reader:
         if 128 - own < 32 - mask:
             must = f"must be {96 + mask} or less, to hold as many pods as nodeCIDRMaskSize /{mask}"
             self.wrong("nodeCIDRMaskSizeIPv6", f"/{own} {must}")
-        if 128 - ipv6.node_cidr.prefixlen < 32 - node_cidr.prefixlen:
-            longest = 96 + node_cidr.prefixlen
-            must = f"must have a prefix length of {longest} or less, to hold as many nodes as {node_cidr}"
-            self.wrong("nodeCIDR", f"{ipv6.node_cidr} {must}")
+        for path, network, what in (
+            ("nodeCIDR", ipv6.node_cidr, "nodes"),
+            ("internet.cidr", ipv6.internet_cidr, "hosts"),
+        ):
+            longest = 96 + networks[path].prefixlen
+            if network.prefixlen > longest:
+                must = f"must have a prefix length of {longest} or less, to hold as many {what} as {networks[path]}"
+                self.wrong(path, f"{network} {must}")
         self.check_service_network(ipv6.service_cidr)
+        shortest, longest = _BALANCER_NETWORKS
+        if not shortest <= ipv6.load_balancer_cidr.prefixlen <= longest:
+            must = f"must have a prefix length between {shortest} and {longest}"
+            self.wrong("internet.loadBalancers", f"{ipv6.load_balancer_cidr} {must}")
+        if ipv6.nat_cidr and ipv6.nat_cidr.prefixlen > longest:
+            self.wrong("internet.nat", f"{ipv6.nat_cidr} must have a prefix length of {longest} or less")
 
     # --- addresses ----------------------------------------------------------------------------------------------
 
-    def address(self, path: str, text: str, network: IPv4Network, taken: dict[IPv4Address, str]) -> IPv4Address | None:
+    def address(self, path: str, text: str, kind: type[A], network: Network, taken: dict[A, str]) -> A | None:
         """An address asked for: in the network, not its router's, not another's."""
         try:
-            address = IPv4Address(text)
+            address = kind(text)
         except ValueError:
-            self.wrong(path, f"{text} is no IPv4 address")
+            self.wrong(path, f"{text} is no IPv{network.version} address")
             return None
         if address not in network or address in (network[0], network[1], network[-1]):
             self.wrong(path, f"{address} must be between {network[2]} and {network[-2]}")
@@ -302,7 +336,7 @@ class _Reader:
                 if "count" in entry and forbidden in entry:
                     self.wrong(f"{path}.{forbidden}", "not together with count, which makes several nodes: remove one")
             if "address" in entry:
-                address = self.address(f"{path}.address", entry["address"], network, taken)
+                address = self.address(f"{path}.address", entry["address"], IPv4Address, network, taken)
                 if address is not None:
                     taken[address] = f"spec.{path}"
         asked = dict(taken)
@@ -367,18 +401,12 @@ class _Reader:
             )
         return name in routers
 
-    def hosts(self, network: IPv4Network) -> tuple[OutsideHost, ...]:
+    def hosts(self, network: IPv4Network, ipv6: IPv6Network | None) -> tuple[OutsideHost, ...]:
+        """The hosts outside. ``ipv6`` is their second network in a dual-stack cluster."""
         entries = (self.spec.get("internet") or {}).get("hosts", [{"name": "e1"}])
         self.unique((f"internet.hosts[{i}].name", entry["name"]) for i, entry in enumerate(entries))
-        taken: dict[IPv4Address, str] = {}
-        asked: dict[int, IPv4Address] = {}
-        for index, entry in enumerate(entries):
-            if "address" in entry:
-                address = self.address(f"internet.hosts[{index}].address", entry["address"], network, taken)
-                if address is not None:
-                    taken[address] = f"host {entry['name']}"
-                    asked[index] = address
-        free = (a for a in _from(network, FIRST_OUTSIDE_HOST) if a not in taken)
+        asked, asked_ipv6 = self.asked(entries, IPv4Address, network), self.asked(entries, IPv6Address, ipv6)
+        free = (a for a in _from(network, FIRST_OUTSIDE_HOST) if a not in asked.values())
         hosts: list[OutsideHost] = []
         for index, entry in enumerate(entries):
             address = asked.get(index) or next(free, None)
@@ -387,11 +415,37 @@ class _Reader:
                     "internet.cidr", f"{network} has no address left for host {entry['name']}: use a larger network"
                 )
                 break
-            hosts.append(OutsideHost(entry["name"], address, _link(entry.get("link") or {}), entry.get("dns", True)))
+            second = asked_ipv6.get(index)
+            if ipv6 and second is None:
+                second = ipv6[int(address) - int(network[0])]
+                if second in asked_ipv6.values():
+                    self.wrong(f"internet.hosts[{index}].address", f"{second}, the IPv6 address with the number of "
+                               f"{address}, is another host's: write both addresses")  # fmt: skip
+            link = _link(entry.get("link") or {})
+            hosts.append(OutsideHost(entry["name"], address, link, entry.get("dns", True), second))
         return tuple(hosts)
 
-    def nat(self, network: IPv4Network) -> NatSpec:
-        """The gateway; ``spec.internet.nat`` is a network, or fields."""
+    def asked(self, entries: list[dict[str, Any]], kind: type[A], network: Network | None) -> dict[int, A]:
+        """Addresses of one family that hosts outside ask for, by the host's place."""
+        taken: dict[A, str] = {}
+        found: dict[int, A] = {}
+        for index, entry in enumerate(entries):
+            path = f"internet.hosts[{index}].address"
+            for text in filter(None, entry.get("address", "").split(",")):
+                if (":" in text) != (kind is IPv6Address):
+                    continue
+                if network is None:
+                    if not self.dual:
+                        self.wrong(path, f"{text}: {_IPV4_ONLY} address")
+                    continue
+                address = self.address(path, text, kind, network, taken)
+                if address is not None:
+                    taken[address] = f"host {entry['name']}"
+                    found[index] = address
+        return found
+
+    def nat(self, network: IPv4Network, ipv6: IPv6Network | None) -> NatSpec:
+        """The gateway; ``spec.internet.nat`` is a network, or fields. ``ipv6`` is where it translates IPv6, too."""
         entry = (self.spec.get("internet") or {}).get("nat", {})
         entry = entry if isinstance(entry, dict) else {}
         first, last = self.ports("internet.nat.ports", entry)
@@ -399,7 +453,12 @@ class _Reader:
         if limit > last - first + 1:
             message = f"{limit} is more than the {last - first + 1} ports of {first}-{last}: use more of either"
             self.wrong("internet.nat.perDestinationLimit", message)
-        return NatSpec(self.nat_addresses(entry, network), (first, first + limit - 1), entry.get("outgoing", True))
+        if "count" in entry and "addresses" in entry:
+            self.wrong("internet.nat.count", "not together with addresses, which counts by itself: remove one")
+        ports = (first, first + limit - 1)
+        addresses = self.nat_addresses(entry, IPv4Address, network)
+        ipv6_addresses = self.nat_addresses(entry, IPv6Address, ipv6)
+        return NatSpec(addresses, ports, entry.get("outgoing", True), ipv6_addresses)
 
     def masquerade(self) -> MasqueradeSpec | None:
         """``spec.masquerade`` is true, false, or fields (which are enough to want it)."""
@@ -407,9 +466,16 @@ class _Reader:
         if entry is False:
             return None
         entry = entry if isinstance(entry, dict) else {}
-        named = entry.get("nonMasqueradeCIDRs", ())
-        networks = [self.network(f"masquerade.nonMasqueradeCIDRs[{i}]", text) for i, text in enumerate(named)]
-        return MasqueradeSpec(tuple(filter(None, networks)), self.ports("masquerade.ports", entry))
+        networks: list[Network] = []
+        for index, text in enumerate(entry.get("nonMasqueradeCIDRs", ())):
+            path = f"masquerade.nonMasqueradeCIDRs[{index}]"
+            if ":" in text and not self.dual:
+                self.wrong(path, f"{text}: {_IPV4_ONLY} network")
+                continue
+            read = partial(self.ipv6_network, example=_NAT_EXAMPLE) if ":" in text else self.network
+            if (network := read(path, text)) is not None:
+                networks.append(network)
+        return MasqueradeSpec(tuple(networks), self.ports("masquerade.ports", entry))
 
     def ports(self, path: str, entry: dict[str, Any]) -> tuple[int, int]:
         """A translation's range of source ports."""
@@ -419,28 +485,36 @@ class _Reader:
             return 1024, 65535
         return first, last
 
-    def nat_addresses(self, entry: dict[str, Any], network: IPv4Network) -> tuple[IPv4Address, ...]:
+    def nat_addresses(self, entry: dict[str, Any], kind: type[A], network: Network | None) -> tuple[A, ...]:
+        """Public addresses of one family; none where the gateway has no network of it."""
         if "addresses" not in entry:
             count = entry.get("count", 1)
+            if network is None:
+                return ()
             if count > network.num_addresses - 2:
                 self.wrong("internet.nat.count", f"{network} has {network.num_addresses - 2} addresses for the NAT")
                 count = 1
-            return tuple(network[1 + number] for number in range(count))
-        if "count" in entry:
-            self.wrong("internet.nat.count", "not together with addresses, which counts by itself: remove one")
-        found: list[IPv4Address] = []
+            return tuple(kind(int(network[1]) + number) for number in range(count))
+        found: list[A] = []
         for index, text in enumerate(entry["addresses"]):
             path = f"internet.nat.addresses[{index}]"
-            try:
-                address = IPv4Address(text)
-            except ValueError:
-                self.wrong(path, f"{text} is no IPv4 address")
+            if (":" in text) != (kind is IPv6Address):
                 continue
-            if address not in network or address in (network[0], network[-1]):
+            try:
+                address = kind(text)
+            except ValueError:
+                self.wrong(path, f"{text} is no {kind.__name__.removesuffix('Address')} address")
+                continue
+            if network is None:
+                if "internet.nat" not in self.given_ipv6():
+                    self.wrong(path, f"{address}: spec.internet.nat.cidr names no IPv6 network: add one after a comma")
+            elif address not in network or address in (network[0], network[-1]):
                 self.wrong(path, f"{address} must be between {network[1]} and {network[-2]} (spec.internet.nat.cidr)")
-            elif found and address != found[-1] + 1:
+            elif found and int(address) != int(found[-1]) + 1:
                 self.wrong(path, f"{address} must follow {found[-1]}: write {found[-1] + 1}")
             found.append(address)
+        if network is not None and not found:
+            self.wrong("internet.nat.addresses", f"none is of {network}: add one, or leave this network out of cidr")
         return tuple(found)
 
     def check_names(

@@ -76,6 +76,12 @@ class OutsideHost:
     address: IPv4Address
     link: Link = Link()
     dns: bool = True  # it answers for the names of the internet
+    ipv6: IPv6Address | None = None  # of a dual-stack cluster
+
+    @property
+    def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """One of each family, IPv4 first."""
+        return (self.address, self.ipv6) if self.ipv6 else (self.address,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +92,17 @@ class NatSpec:
     addresses: tuple[IPv4Address, ...] = (IPv4Address("198.51.100.1"),)
     ports: tuple[int, int] = (1024, 65535)  # of each address; so many connections to one destination at a time
     outgoing: bool = True  # False: pods and nodes go out under their own addresses
+    # The same for IPv6. None: as with clouds, IPv6 is not translated.
+    ipv6_addresses: tuple[IPv6Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class MasqueradeSpec:
     """Nodes give their own address to what their pods send to the outside."""
 
-    exempt: tuple[IPv4Network, ...] = ()  # destinations that see pods' addresses, beside the cluster's own networks
+    exempt: tuple[
+        IPv4Network | IPv6Network, ...
+    ] = ()  # destinations that see pods' addresses, beside the cluster's own networks
     ports: tuple[int, int] = (1024, 65535)
 
 
@@ -113,6 +123,14 @@ class Ipv6Spec:
     node_pod_prefix: int = 64  # each node gets one such network out of pod_cidr
     service_cidr: IPv6Network = IPv6Network("fd00:10:96::/112")
     node_cidr: IPv6Network = IPv6Network("fd00:172:18::/64")
+    internet_cidr: IPv6Network = IPv6Network("2001:db8:203::/64")
+    nat_cidr: IPv6Network | None = None  # None: the gateway does not translate IPv6
+    load_balancer_cidr: IPv6Network = IPv6Network("2001:db8:192::/112")
+
+    @property
+    def edge_address(self) -> IPv6Address:
+        """The edge's second address among the outside hosts."""
+        return self.internet_cidr[1]
 
     @property
     def dns_address(self) -> IPv6Address:
@@ -248,18 +266,18 @@ class ClusterSpec:
                 "edge": self.edge_router,
             },
             "internet": {
-                "cidr": str(self.internet_cidr),
+                "cidr": _both(self.internet_cidr, self.ipv6.internet_cidr if self.ipv6 else None),
                 "nat": {
-                    "cidr": str(self.nat_cidr),
-                    "addresses": [str(address) for address in self.nat.addresses],
+                    "cidr": _both(self.nat_cidr, self.ipv6.nat_cidr if self.ipv6 else None),
+                    "addresses": [str(address) for address in (*self.nat.addresses, *self.nat.ipv6_addresses)],
                     "ports": f"{self.nat.ports[0]}-{self.nat.ports[1]}",
                     "outgoing": self.nat.outgoing,
                 },
-                "loadBalancers": str(self.load_balancer_cidr),
+                "loadBalancers": _both(self.load_balancer_cidr, self.ipv6.load_balancer_cidr if self.ipv6 else None),
                 "hosts": [
                     {
                         "name": host.name,
-                        "address": str(host.address),
+                        "address": ",".join(str(address) for address in host.addresses),
                         "dns": host.dns,
                         **_present(link=_link_object(host.link)),
                     }

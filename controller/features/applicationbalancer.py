@@ -8,7 +8,7 @@ nothing is translated, but for clients in the cluster that use one with a public
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 from controller.openflow.actions import DEC_TTL, DROP, actions, ct, goto, set_eth_dst, set_eth_src
 from controller.openflow.cookie import Owner
@@ -17,6 +17,7 @@ from controller.openflow.match import (
     ARP,
     IP,
     TCP,
+    Address,
     arp_sha,
     arp_spa,
     arp_tpa,
@@ -39,7 +40,7 @@ _EVERYBODY = IPv4Network("0.0.0.0/0")
 
 
 def application_balancer_flows(edge: EdgeView, view: ApplicationBalancerView) -> list[Flow]:
-    """Flows of one load balancer for the edge's bridge."""
+    """Flows of one load balancer for the edge's bridge. It is IPv4 only."""
     return [*_place(edge, view), *_way_in(edge, view)]
 
 
@@ -52,7 +53,7 @@ def _place(edge: EdgeView, view: ApplicationBalancerView) -> Iterator[Flow]:
     asks = match(ARP, port, dl_src(view.mac), arp_spa(view.address), arp_sha(view.mac))
     yield make(EdgeTable.CLASSIFIER, 100, asks, actions(goto(EdgeTable.ARP)))
     yield make(EdgeTable.ARP, 200, match(ARP, port, arp_tpa(view.address)), DROP)
-    for network in edge.cluster_cidrs:
+    for network in edge.nets[0].cluster_cidrs:
         yield make(EdgeTable.STATE, 110, match(IP, port, nw_dst(network)), actions(goto(EdgeTable.ROUTING)))
     there = (set_eth_src(GATEWAY_MAC), set_eth_dst(view.mac), DEC_TTL, to_port(view.ofport), goto(EdgeTable.SNAT))
     yield make(EdgeTable.ROUTING, 200, match(IP, nw_dst(view.address)), actions(*there))
@@ -74,11 +75,11 @@ def _way_in(edge: EdgeView, view: ApplicationBalancerView) -> Iterator[Flow]:
         for source in sources:
             given = (nw_src(source),) if source != _EVERYBODY else ()
             yield make(EdgeTable.SERVICE, 200, match(*TCP, *only_fabric, *given, *wanted), inside)
-        if edge.nat_addresses and not view.internal:
+        if edge.nets[0].nat_addresses and not view.internal:
             # It sees clients of the cluster under the gateway's addresses.
-            through = all(_within(address, sources) for address in edge.nat_addresses)
+            through = all(_within(address, sources) for address in edge.nets[0].nat_addresses)
             yield make(EdgeTable.SERVICE, 210, match(*TCP, fabric, *wanted), inside if through else DROP)
 
 
-def _within(address: IPv4Address, networks: tuple[IPv4Network, ...]) -> bool:
+def _within(address: Address, networks: tuple[IPv4Network, ...]) -> bool:
     return any(address in network for network in networks)

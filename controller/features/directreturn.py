@@ -13,16 +13,16 @@ load balancer's address that came by the fabric, for endpoints of this node.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol as Interface
 
+from controller.family import FAMILIES, family_of
 from controller.openflow.actions import Action, Actions, actions, goto, resubmit, set_nw_dst, set_tp_dst
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
-from controller.openflow.match import IP, PROTOCOLS, Match, Protocol, in_port, match, nw_dst, nw_src, tp_dst
+from controller.openflow.match import Address, Match, Network, Protocol, in_port, match, nw_dst, nw_src, tp_dst
 from controller.pipeline import SET_STATELESS, EdgeTable, Feature, Table
 from controller.service_views import ServiceView
-from controller.views import EdgeView, NodeView
+from controller.views import EdgeView, NodeNet
 from kmn.k8s.dataplane import UPLINK_OFPORT
 
 __all__ = ["hand_over", "insider_flows", "restore_flows", "stateless_flows", "way_in"]
@@ -35,17 +35,18 @@ class _Make(Interface):
     def __call__(self, table: int, priority: int, match: Match, actions: Actions, /) -> Flow: ...
 
 
-def stateless_flows(edge: EdgeView, make: _Make, addresses: Iterable[IPv4Address]) -> list[Flow]:
+def stateless_flows(edge: EdgeView, make: _Make, addresses: Iterable[Address]) -> list[Flow]:
     """Flows of load balancers' addresses that pass connection tracking by, in both directions."""
     flows = []
     for address in addresses:
-        answers = match(IP, in_port(edge.fabric_ofport), nw_src(address))
+        ip = family_of(address).ip
+        answers = match(ip, in_port(edge.fabric_ofport), nw_src(address))
         flows.append(make(EdgeTable.CLASSIFIER, 105, answers, actions(SET_STATELESS, goto(EdgeTable.ROUTING))))
-        flows.append(make(EdgeTable.CONNTRACK, 110, match(IP, nw_dst(address)), actions(goto(EdgeTable.SERVICE))))
+        flows.append(make(EdgeTable.CONNTRACK, 110, match(ip, nw_dst(address)), actions(goto(EdgeTable.SERVICE))))
     return flows
 
 
-def hand_over(protocol: Protocol, gateway: IPv4Address, node_port: int) -> tuple[Action, ...]:
+def hand_over(protocol: Protocol, gateway: Address, node_port: int) -> tuple[Action, ...]:
     """What a bucket does: to a node, without a memory of it."""
     return set_nw_dst(gateway), set_tp_dst(protocol, node_port), SET_STATELESS, resubmit(EdgeTable.ROUTING)
 
@@ -53,16 +54,17 @@ def hand_over(protocol: Protocol, gateway: IPv4Address, node_port: int) -> tuple
 # --- at the nodes ----------------------------------------------------------------------------------------------------
 
 
-def way_in(node: NodeView) -> Flow:
-    """The flow of a node's bridge that tells what the edge may have handed over."""
-    wanted = match(IP, in_port(UPLINK_OFPORT), nw_dst(node.nets[0].gateway))
-    return Owner(Feature.NODE, f"Node/{node.name}").flow(Table.UN_SNAT, 105, wanted, actions(goto(Table.RESTORE)))
+def way_in(node: str, net: NodeNet) -> Flow:
+    """The flow of a node's bridge, in one family, that tells what the edge may have handed over."""
+    wanted = match(family_of(net.address).ip, in_port(UPLINK_OFPORT), nw_dst(net.gateway))
+    return Owner(Feature.NODE, f"Node/{node}").flow(Table.UN_SNAT, 105, wanted, actions(goto(Table.RESTORE)))
 
 
-def insider_flows(networks: Iterable[IPv4Network]) -> list[Flow]:
+def insider_flows(networks: Iterable[Network]) -> list[Flow]:
     """Flows common to all nodes: what the cluster itself sends to such addresses was not handed over."""
     make = Owner(Feature.NODE, "Cluster").flow
-    return [make(Table.RESTORE, 110, match(IP, nw_src(each)), actions(goto(Table.CONNTRACK))) for each in networks]
+    known = actions(goto(Table.CONNTRACK))
+    return [make(Table.RESTORE, 110, match(family_of(each).ip, nw_src(each)), known) for each in networks]
 
 
 def restore_flows(service: ServiceView) -> list[Flow]:
@@ -73,10 +75,10 @@ def restore_flows(service: ServiceView) -> list[Flow]:
     flows = []
     for port in service.ports:
         # Not of SCTP, which the edge does not balance.
-        if port.node_port and port.protocol in ("TCP", "UDP") and port.version == 4:
-            protocol = PROTOCOLS[port.protocol]
-            # kmn gives one; a node port stands for no more
-            for address in [each for each in service.balancer_ips if isinstance(each, IPv4Address)][:1]:
+        if port.node_port and port.protocol in ("TCP", "UDP"):
+            protocol = FAMILIES[port.version].protocols[port.protocol]
+            # kmn gives one of each family; a node port stands for no more
+            for address in [each for each in service.balancer_ips if each.version == port.version][:1]:
                 restore = actions(set_nw_dst(address), set_tp_dst(protocol, port.port), goto(Table.CONNTRACK))
                 wanted = match(*protocol, tp_dst(protocol, port.node_port))
                 flows.append(make(Table.RESTORE, 100, wanted, restore))

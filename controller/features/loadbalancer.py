@@ -7,17 +7,18 @@ direct server return (``features.directreturn``) they are nodes with endpoints, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Address
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
 from typing import NamedTuple
 from zlib import crc32
 
+from controller.family import FAMILIES, family_of
 from controller.features.directreturn import hand_over, stateless_flows
 from controller.openflow.actions import DROP, actions, ct, goto, group
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
 from controller.openflow.group import Bucket, Group, bucket
-from controller.openflow.match import IP, TCP, UDP, Field, Protocol, match, nw_dst, nw_src, tp_dst, tp_src_bits
+from controller.openflow.match import Address, Field, Protocol, match, nw_dst, nw_src, tp_dst, tp_src_bits
 from controller.openflow.wire import CtFlush
 from controller.outside_views import BalancerPort, BalancerView, TargetNode, TargetSlice
 from controller.pipeline import MARK_ALLOWED, MARK_ALLOWED_PROXIED, ZONE, EdgeTable, Feature
@@ -27,13 +28,13 @@ __all__ = ["Target", "Targets", "balancer_flows", "count_groups", "group_name", 
 
 
 class Target(NamedTuple):
-    address: IPv4Address
+    address: Address
     port: int
 
 
 Targets = Mapping[BalancerPort, tuple[Target, ...]]
 
-_PROTOCOLS: Mapping[str, Protocol] = {"TCP": TCP, "UDP": UDP}
+_PROTOCOLS = ("TCP", "UDP")  # that the edge balances
 _UDP_NUMBER = 17
 _MAX_BUCKET = 0xFFFFFF00
 _GROUP_SIZE = 64  # targets in a group, as of Services: larger ones spread badly
@@ -43,31 +44,45 @@ def targets(view: BalancerView, slices: Iterable[TargetSlice], nodes: Iterable[T
     """Where each port's connections may go; an empty tuple: nowhere."""
     if not view.addresses:
         return {}  # nodes' addresses only: the client has chosen one
-    slices = list(slices)
-    # Whether an endpoint may be used by anybody: ready, or for want of any such one that still serves.
-    only_ready = any(endpoint.ready for each in slices for endpoint in each.endpoints)
-    if not view.to_pods:
-        local = view.local or view.direct_return
-        usable = [node for node in nodes if not local or _has_endpoint(node, slices, only_ready)]
-        reached = [node.gateway if view.direct_return else node.address for node in usable]
-        return {
-            port: tuple(sorted(Target(address, port.node_port) for address in reached if address and port.node_port))
-            for port in view.ports
-            if port.protocol in _PROTOCOLS
-        }
+    slices, nodes = list(slices), list(nodes)
     found: dict[BalancerPort, tuple[Target, ...]] = {}
     for port in view.ports:
         if port.protocol in _PROTOCOLS:
-            endpoints = {
-                Target(IPv4Address(endpoint.address), number)
-                for each in slices
-                for name, protocol, number in each.ports
-                if (name, protocol) == (port.name, port.protocol)
-                for endpoint in each.endpoints
-                if endpoint.ready or not only_ready
-            }
-            found[port] = tuple(sorted(endpoints))
+            of_family = [each for each in slices if each.version == port.version]
+            found[port] = tuple(
+                sorted(_pods(port, of_family) if view.to_pods else _nodes(view, port, of_family, nodes))
+            )
     return found
+
+
+def _nodes(
+    view: BalancerView, port: BalancerPort, slices: Sequence[TargetSlice], nodes: Iterable[TargetNode]
+) -> Iterator[Target]:
+    """A port's node ports. ``slices`` are those of its family."""
+    local, only_ready = view.local or view.direct_return, _only_ready(slices)
+    for node in nodes:
+        if port.node_port and (not local or _has_endpoint(node, slices, only_ready)):
+            for address in node.gateways if view.direct_return else node.addresses:
+                if address.version == port.version:
+                    yield Target(address, port.node_port)
+
+
+def _pods(port: BalancerPort, slices: Sequence[TargetSlice]) -> set[Target]:
+    """Endpoints of a port. ``slices`` are those of its family."""
+    only_ready = _only_ready(slices)
+    return {
+        Target(ip_address(endpoint.address), number)
+        for each in slices
+        for name, protocol, number in each.ports
+        if (name, protocol) == (port.name, port.protocol)
+        for endpoint in each.endpoints
+        if endpoint.ready or not only_ready
+    }
+
+
+def _only_ready(slices: Iterable[TargetSlice]) -> bool:
+    """Whether an endpoint may be used by anybody: ready, or for want of any such one that still serves."""
+    return any(endpoint.ready for each in slices for endpoint in each.endpoints)
 
 
 def _has_endpoint(node: TargetNode, slices: Iterable[TargetSlice], only_ready: bool) -> bool:
@@ -82,7 +97,8 @@ def _has_endpoint(node: TargetNode, slices: Iterable[TargetSlice], only_ready: b
 def group_name(view: BalancerView, port: BalancerPort, part: int) -> str:
     """What the number of a group follows from; groups that choose in another way have other numbers."""
     how = " by source" if view.affinity else " by connection" if view.direct_return else ""
-    return f"{view.key}:{port.port}/{port.protocol}{how}" + (f"#{part}" if part else "")
+    family = "6" if port.version == 6 else ""
+    return f"{view.key}:{port.port}/{port.protocol}{family}{how}" + (f"#{part}" if part else "")
 
 
 def count_groups(view: BalancerView, endpoints: Sequence[Target]) -> int:
@@ -100,32 +116,47 @@ def balancer_flows(
     """Flows and groups of one Service for the edge's bridge."""
     make = Owner(Feature.LOAD_BALANCER, f"Service/{view.key}").flow
     # Ports that the Service does not have, sources that may not come, an internal address.
-    flows = [make(EdgeTable.SERVICE, 190, match(IP, nw_dst(address)), DROP) for address in view.addresses]
+    flows = [
+        make(EdgeTable.SERVICE, 190, match(family_of(address).ip, nw_dst(address)), DROP) for address in view.addresses
+    ]
     groups: list[Group] = []
     if view.internal:
         return flows, groups
     if view.direct_return:
         flows += stateless_flows(edge, make, view.addresses)
+    nodes = {net.nodes.version: net.nodes for net in edge.nets if net.nodes is not None}
     for port in view.ports:
-        if edge.nodes is not None and port.node_port and port.protocol in _PROTOCOLS:
-            protocol = _PROTOCOLS[port.protocol]
-            wanted = match(*protocol, nw_dst(edge.nodes), tp_dst(protocol, port.node_port))
+        if port.version in nodes and port.node_port and port.protocol in _PROTOCOLS:
+            protocol = _protocol(port)
+            wanted = match(*protocol, nw_dst(nodes[port.version]), tp_dst(protocol, port.node_port))
             flows.append(make(EdgeTable.SERVICE, 100, wanted, actions(goto(EdgeTable.ROUTING))))
-    sources: list[tuple[Field, ...]] = [(nw_src(network),) for network in view.source_ranges]
-    if not sources or any(network.prefixlen == 0 for network in view.source_ranges):
-        sources = [()]
     for port, endpoints in chosen.items():
-        protocol, numbers = _PROTOCOLS[port.protocol], group_ids.get(port, ())
+        protocol, numbers = _protocol(port), group_ids.get(port, ())
+        addresses = [address for address in view.addresses if address.version == port.version]
+        sources = _sources(view, port.version)
         for part, number in enumerate(numbers):
             bits = (tp_src_bits(protocol, part << 1, len(numbers) - 1 << 1),) if len(numbers) > 1 else ()
-            for address in view.addresses:
+            for address in addresses:
                 for source in sources:
                     wanted = match(*protocol, *source, nw_dst(address), *bits, tp_dst(protocol, port.port))
                     flows.append(make(EdgeTable.SERVICE, 200, wanted, actions(group(number))))
             share = _buckets(view, protocol, endpoints[part :: len(numbers)])
             by_port = view.direct_return and not view.affinity
-            groups.append(Group(number, share, by_source=view.affinity, by_port=by_port))
+            groups.append(Group(number, share, view.affinity, by_port, port.version))
     return flows, groups
+
+
+def _protocol(port: BalancerPort) -> Protocol:
+    return FAMILIES[port.version].protocols[port.protocol]
+
+
+def _sources(view: BalancerView, version: int) -> list[tuple[Field, ...]]:
+    """Who may come, of one family. Ranges of the other one alone let nobody of this one in, as with clouds' firewalls
+    (kube-proxy would let everybody in)."""
+    if view.source_ranges is None:
+        return [()]
+    ranges = [network for network in view.source_ranges if network.version == version]
+    return [()] if any(network.prefixlen == 0 for network in ranges) else [(nw_src(network),) for network in ranges]
 
 
 def _buckets(view: BalancerView, protocol: Protocol, endpoints: Iterable[Target]) -> tuple[Bucket, ...]:
@@ -154,12 +185,13 @@ def stale(
         for address in (after.addresses if after and not after.internal else ())
         for port, endpoints in chosen.items()
         for endpoint in endpoints
+        if address.version == port.version
     }
     return [
         CtFlush(_UDP_NUMBER, address, port.port, endpoint.address, endpoint.port)
         for address in before.addresses
         for port, endpoints in chosen_before.items()
-        if port.protocol == "UDP"
+        if port.protocol == "UDP" and address.version == port.version
         for endpoint in endpoints
         if (address, port.port, endpoint) not in kept
     ]

@@ -8,12 +8,12 @@ egress address: what gives it to them at the edge must see who they are.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network
 
+from controller.family import family_of
 from controller.openflow.actions import Action, actions, ct, goto
 from controller.openflow.cookie import Owner
 from controller.openflow.flow import Flow
-from controller.openflow.match import IP, Address, match, nw_dst, nw_src
+from controller.openflow.match import Address, Network, match, nw_dst, nw_src
 from controller.pipeline import NAT_ZONE, TO_UPLINK, Feature, Table
 from controller.views import Masquerade, NodeView
 from kmn.k8s.objects import Key
@@ -37,18 +37,26 @@ def exhausted_owner(kind: str, name: str) -> Owner:
 def masquerade_flows(node: NodeView, masquerade: Masquerade) -> list[Flow]:
     """Flows of one node's bridge: its pods leave as the node."""
     make = Owner(Feature.NODE, f"Node/{node.name}").flow
-    pods = match(IP, TO_UPLINK, nw_src(node.pod_cidr))
-    return [make(Table.SNAT, _MASQUERADED, pods, actions(as_node(node.address, masquerade.ports)))]
+    return [
+        make(
+            Table.SNAT, _MASQUERADED, match(family_of(net.address).ip, TO_UPLINK, nw_src(net.pod_cidr)),
+            actions(as_node(net.address, masquerade.ports)),
+        )
+        for net in node.nets
+    ]  # fmt: skip
 
 
-def exempt_flows(networks: Iterable[IPv4Network]) -> list[Flow]:
+def exempt_flows(networks: Iterable[Network]) -> list[Flow]:
     """Flows common to all nodes: destinations that pods reach as themselves."""
     make = Owner(Feature.NODE, "Cluster").flow
     unchanged = actions(goto(Table.OUTPUT))
-    return [make(Table.SNAT, _EXEMPT, match(IP, TO_UPLINK, nw_dst(network)), unchanged) for network in networks]
+    return [
+        make(Table.SNAT, _EXEMPT, match(family_of(network).ip, TO_UPLINK, nw_dst(network)), unchanged)
+        for network in networks
+    ]
 
 
-def egress_exemption(pod: Key, address: IPv4Address) -> Flow:
-    """The flow of the node's bridge of a pod that the edge gives an address of its own."""
-    wanted = match(IP, TO_UPLINK, nw_src(address))
+def egress_exemption(pod: Key, address: Address) -> Flow:
+    """The flow of the node's bridge of a pod's address that the edge replaces by one of its own."""
+    wanted = match(family_of(address).ip, TO_UPLINK, nw_src(address))
     return Owner(Feature.EGRESS, f"Pod/{pod}").flow(Table.SNAT, _EXEMPT, wanted, actions(goto(Table.OUTPUT)))

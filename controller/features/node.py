@@ -37,8 +37,7 @@ __all__ = ["node_flows"]
 
 def node_flows(node: NodeView) -> list[Flow]:
     """Flows of the node's own bridge."""
-    # What the edge hands over is IPv4: load balancers have no other addresses.
-    return [way_in(node), *(flow for net in node.nets for flow in _net_flows(node, net))]
+    return [flow for net in node.nets for flow in (way_in(node.name, net), *_net_flows(node, net))]
 
 
 def _net_flows(node: NodeView, net: NodeNet) -> list[Flow]:

@@ -183,13 +183,15 @@ def set_nd_reserved(flags: int) -> Action:
     return Action(f"set_field:{flags}->nd_reserved", _set_field(struct.pack("!II", 0x10000204, flags)))
 
 
-def set_nw_dst(address: IPv4Address) -> Action:
-    return Action(f"set_field:{address}->ip_dst", _set_field(struct.pack("!I", 0x80001804) + address.packed))
+def set_nw_dst(address: Address) -> Action:
+    """The destination address; the flow (or the flow that leads to the bucket) must match on its family."""
+    name, header = ("ip_dst", 0x80001804) if address.version == 4 else ("ipv6_dst", 0x80003610)
+    return Action(f"set_field:{address}->{name}", _set_field(struct.pack("!I", header) + address.packed))
 
 
 def set_tp_dst(protocol: Protocol, port: int) -> Action:
     """The destination port; the flow (or the flow that leads to the bucket) must match on the protocol."""
-    name, header = ("tcp_dst", 0x80001C02) if protocol is TCP else ("udp_dst", 0x80002002)
+    name, header = ("tcp_dst", 0x80001C02) if protocol.number == TCP.number else ("udp_dst", 0x80002002)
     return Action(f"set_field:{port}->{name}", _set_field(struct.pack("!IH", header, port)))
 
 
@@ -242,13 +244,14 @@ def move(source: str, destination: str) -> Action:
 class NatRange(NamedTuple):
     """Source addresses and ports to choose from: connections that differ in their destination share them."""
 
-    first: IPv4Address
-    last: IPv4Address
+    first: Address
+    last: Address
     first_port: int
     last_port: int
 
     def __str__(self) -> str:
-        addresses = f"{self.first}-{self.last}" if self.last != self.first else str(self.first)
+        ends = [self.first] if self.last == self.first else [self.first, self.last]
+        addresses = "-".join([f"[{each}]" if each.version == 6 else str(each) for each in ends])
         ports = f"{self.first_port}-{self.last_port}" if self.last_port != self.first_port else str(self.first_port)
         return f"{addresses}:{ports}"
 
@@ -381,9 +384,9 @@ def _nat(nat: Nat | None) -> Action:
 
 def _nat_range(chosen: NatRange) -> Action:
     """As Open vSwitch writes it: the end of a range is left out where it is its beginning."""
-    present, body = 0x01, chosen.first.packed
+    present, body = 0x01 if chosen.first.version == 4 else 0x04, chosen.first.packed
     if chosen.last != chosen.first:
-        present, body = present | 0x02, body + chosen.last.packed
+        present, body = present | present << 1, body + chosen.last.packed
     present, body = present | 0x10, body + chosen.first_port.to_bytes(2, "big")
     if chosen.last_port != chosen.first_port:
         present, body = present | 0x20, body + chosen.last_port.to_bytes(2, "big")

@@ -15,7 +15,8 @@ __all__ = [
     "ARP",
     "ARP_REQUEST",
     "FRAGMENT",
-    "ICMP",
+    "ECHO_REQUEST",
+    "ECHO_REQUEST6",
     "IP",
     "IPV6",
     "ND_ADVERTISEMENT",
@@ -38,7 +39,6 @@ __all__ = [
     "ct_state",
     "dl_dst",
     "dl_src",
-    "icmp_type",
     "in_port",
     "mac_bytes",
     "match",
@@ -179,6 +179,8 @@ PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}  # by their names in the API
 PROTOCOLS6 = {name: _protocol(f"{name.lower()}6", number, IPV6) for name, number in
               (("TCP", 6), ("UDP", 17), ("SCTP", 132))}  # fmt: skip
 _ICMPV6 = _protocol("icmp6", 58, IPV6)
+ECHO_REQUEST = (*ICMP, Field(7, _oxm(_ICMP_TYPE, bytes([8])), 17, "icmp_type=8"))
+ECHO_REQUEST6 = (*_ICMPV6, Field(7, _oxm(_ICMPV6_TYPE, bytes([128])), 17, "icmp_type=128"))
 ND_SOLICITATION = (*_ICMPV6, Field(7, _oxm(_ICMPV6_TYPE, bytes([135])), 17, "icmp_type=135"))
 ND_ADVERTISEMENT = (*_ICMPV6, Field(7, _oxm(_ICMPV6_TYPE, bytes([136])), 17, "icmp_type=136"))
 ARP_REQUEST = Field(4, _oxm(_ARP_OP, b"\x00\x01"), 12, "arp_op=1")
@@ -293,11 +295,6 @@ def tp_src_bits(protocol: Protocol, value: int, mask: int) -> Field:
     header, _ = _PORTS[protocol.number]
     bits = value.to_bytes(2, "big") + mask.to_bytes(2, "big")
     return Field(7, _oxm(header, bits), 15, f"tp_src={value:#x}/{mask:#x}")
-
-
-def icmp_type(number: int) -> Field:
-    """The type of an ICMP message; together with ``ICMP``."""
-    return Field(7, _oxm(_ICMP_TYPE, bytes([number])), 17, f"icmp_type={number}")
 
 
 @cache

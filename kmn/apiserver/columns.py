@@ -67,6 +67,12 @@ def _duration(seconds: float) -> str:
     return f"{days // 365}y{days % 365}d" if days % 365 and days < 365 * 8 else f"{days // 365}y"
 
 
+def _nat_addresses(edge: Object) -> str:
+    """Of both families."""
+    spec = edge.get("spec") or {}
+    return _joined([*(spec.get("natAddresses") or ()), *((spec.get("ipv6") or {}).get("natAddresses") or ())])
+
+
 def _joined(values: Iterable[Any], separator: str = ",") -> str:
     return separator.join(str(value) for value in values)
 
@@ -507,7 +513,7 @@ BY_KIND: dict[str, tuple[Column, ...]] = {
         NAME,
         Column("Address", _path("spec", "address")),
         Column("Internet-CIDR", _path("spec", "internetCIDR")),
-        Column("NAT-Addresses", lambda edge: _joined((edge.get("spec") or {}).get("natAddresses") or ())),
+        Column("NAT-Addresses", _nat_addresses),
         Column("Hosts", _length("spec", "hosts"), type="integer"),
         AGE,
     ),

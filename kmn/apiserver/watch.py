@@ -48,6 +48,23 @@ async def stream(
     response = web.StreamResponse(headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"})
     response.enable_chunked_encoding()
     await response.prepare(request)
+    try:
+        await _write_changes(response, collection, options, position, representation, matches)
+        await response.write_eof()
+    except ConnectionResetError:
+        pass  # the client is gone: nobody is left to be told
+    return response
+
+
+async def _write_changes(
+    response: web.StreamResponse,
+    collection: Collection,
+    options: WatchOptions,
+    position: int,
+    representation: Representation,
+    matches: Matches | None,
+) -> None:
+    """What comes after a version, until time is up."""
     loop = asyncio.get_running_loop()
     end = None if options.timeout is None else loop.time() + options.timeout
     if options.version is None or options.initial_events:
@@ -66,8 +83,6 @@ async def stream(
                 await response.write(b"".join(lines))
         elif not await _changed(collection, position, end) and options.bookmarks:
             await response.write(representation.bookmark(position))
-    await response.write_eof()
-    return response
 
 
 async def _write_present(

@@ -15,12 +15,11 @@ from kmn.controlplane.applicationloadbalancers import ApplicationLoadBalancers
 from kmn.controlplane.dataplaneproblems import DataPlaneProblems
 from kmn.controlplane.endpoints import EndpointSlices, Mirroring
 from kmn.controlplane.ingresscontrollers import IngressControllers
-from kmn.controlplane.loadbalancers import LoadBalancers
+from kmn.controlplane.loadbalancers import LoadBalancers, balancer_pools
 from kmn.controlplane.namespaces import NamespaceContents
 from kmn.controlplane.nodeipam import NodeIpam
 from kmn.controlplane.podgc import PodGarbageCollector
 from kmn.controlplane.podipam import PodIpam
-from kmn.controlplane.pools import SharedPool
 from kmn.controlplane.runtime import LoopClient, Reconciler, Runtime
 from kmn.controlplane.scheduler import Scheduler
 from kmn.controlplane.sctpports import SctpPorts
@@ -51,8 +50,7 @@ class ControlPlane:
         serve_ingress: Callable[[], None] = lambda: None,
     ) -> None:
         self._spec = spec
-        # Neither the network's own nor its broadcast address.
-        balancers = SharedPool(int(spec.load_balancer_cidr[1]), int(spec.load_balancer_cidr[-2]))
+        pools = balancer_pools(spec)
         reconcilers = [
             NamespaceContents(client, self._root_ca),
             NodeIpam(client, spec),
@@ -68,8 +66,8 @@ class ControlPlane:
             PodGarbageCollector(client),
             EndpointSlices(client),
             Mirroring(client),
-            LoadBalancers(client, spec, balancers),
-            ApplicationLoadBalancers(client, spec, balancers),
+            LoadBalancers(client, spec, pools),
+            ApplicationLoadBalancers(client, spec, pools["IPv4"]),
             IngressControllers(client, spec, serve_ingress),
             SctpPorts(client, datapath_type),
             DataPlaneProblems(client),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kmn.dns.config import DnsConfig
@@ -16,6 +16,7 @@ from kmn.dns.records import Node, Record, RRType, Soa, address_record
 from kmn.dns.responder import Responder
 from kmn.dns.reverse import reverse_name
 from kmn.dns.server import PodServer
+from kmn.k8s.families import host_ips
 from kmn.k8s.objects import Key, Object
 from kmn.k8s.resources import EDGES, Resource
 from kmn.naming import NETNS_DIR
@@ -29,16 +30,18 @@ _BALANCER_TTL = 60  # seconds, as AWS has it
 _RETRY = 0.2  # seconds until a host's namespace, which comes after its Edge, is looked for again
 
 
-def names(hosts: Iterable[tuple[str, str]], balancers: Iterable[tuple[str, str]] = ()) -> dict[str, Node]:
-    """What exists, for hosts as (name, address) and load balancers as (DNS name, address)."""
+def names(hosts: Iterable[tuple[str, Sequence[str]]], balancers: Iterable[tuple[str, str]] = ()) -> dict[str, Node]:
+    """What exists, for hosts as (name, addresses) and load balancers as (DNS name, address)."""
     found: dict[str, Node] = {}
     servers = []
-    for host, address in hosts:
+    for host, addresses in hosts:
         name = f"{host.lower()}.{DOMAIN}"
         servers.append(Record(DOMAIN, RRType.NS, name))
-        found[name] = {RRType.A: (address_record(name, address),)}
-        pointer = reverse_name(address)
-        found[pointer] = {RRType.PTR: (Record(pointer, RRType.PTR, name),)}
+        records = [address_record(name, address) for address in addresses]
+        found[name] = {record.type: (record,) for record in records}
+        for address in addresses:
+            pointer = reverse_name(address)
+            found[pointer] = {RRType.PTR: (Record(pointer, RRType.PTR, name),)}
     for name, address in balancers:
         name = f"{name.lower()}."
         found[name] = {RRType.A: (address_record(name, address)._replace(ttl=_BALANCER_TTL),)}
@@ -57,7 +60,7 @@ class InternetNames:
         self.version = 0
         self._table = names(())
 
-    def replace(self, hosts: Iterable[tuple[str, str]], balancers: Iterable[tuple[str, str]] = ()) -> None:
+    def replace(self, hosts: Iterable[tuple[str, Sequence[str]]], balancers: Iterable[tuple[str, str]] = ()) -> None:
         """These are the hosts and the load balancers from now on."""
         self._table = names(hosts, balancers)
         self.version += 1
@@ -85,7 +88,7 @@ class HostServers:
         self._responder = Responder(self._names)
         self._edges: dict[Key, list[dict[str, Any]]] = {}
         self._balancers: dict[Key, tuple[str, str]] = {}
-        self._servers: dict[tuple[str, str], PodServer] = {}  # by namespace and address
+        self._servers: dict[tuple[str, tuple[str, ...]], PodServer] = {}  # by namespace and addresses
         self._changed = asyncio.Event()
 
     def update(self, resource: Resource, key: Key, obj: Object | None) -> None:
@@ -98,7 +101,7 @@ class HostServers:
             if obj is not None and address:
                 self._balancers[key] = obj["spec"]["hostname"], address
         hosts = [host for of_edge in self._edges.values() for host in of_edge]
-        self._names.replace([(host["name"], host["ip"]) for host in hosts], self._balancers.values())
+        self._names.replace([(host["name"], host_ips(host)) for host in hosts], self._balancers.values())
         self._changed.set()
 
     async def run(self) -> None:
@@ -118,20 +121,21 @@ class HostServers:
     async def _settle(self) -> bool:
         """Make servers match the hosts; whether all of it could be done."""
         wanted = {
-            (host["netns"], host["ip"]) for hosts in self._edges.values() for host in hosts if host.get("dns", True)
+            (host["netns"], host_ips(host)) for hosts in self._edges.values() for host in hosts if host.get("dns", True)
         }
         for gone in self._servers.keys() - wanted:
             await self._servers.pop(gone).stop()
-        for netns, address in sorted(wanted - self._servers.keys()):
+        for netns, addresses in sorted(wanted - self._servers.keys()):
             if not (NETNS_DIR / netns).exists():
                 continue
-            server = PodServer(self._responder, netns, (address, "127.0.0.1"))
+            loopback = ("127.0.0.1", "::1")[: len(addresses)]  # IPv6 is off where there is no address of it
+            server = PodServer(self._responder, netns, (*addresses, *loopback))
             try:
                 await server.start()
             except OSError as error:
                 await server.stop()
                 log.warning("%s: port 53 cannot be opened yet: %s", netns, error)
                 continue
-            self._servers[netns, address] = server
-            log.info("%s: DNS on %s", netns, address)
+            self._servers[netns, addresses] = server
+            log.info("%s: DNS on %s", netns, ", ".join(addresses))
         return wanted == self._servers.keys()

@@ -38,8 +38,8 @@ def place_of(balancer: Object) -> EdgePort | None:
     """Where a load balancer is to be, None as long as that is open."""
     status = balancer.get("status") or {}
     try:
-        address = IPv4Interface(status["address"])
-        return EdgePort("alb", name_of(balancer), status["netns"], address, status["mac"], int(status["ofport"]))
+        addresses = (IPv4Interface(status["address"]),)
+        return EdgePort("alb", name_of(balancer), status["netns"], addresses, status["mac"], int(status["ofport"]))
     except (KeyError, ValueError):
         return None
 
@@ -107,5 +107,5 @@ class BalancerPlaces:
                     self._recorder.once(balancer, "Warning", "NotBuilt", f"{describe(balancer)}: {error}")
                 continue
             self._made[uid] = place
-            log.info("application load balancer %s: %s on port %d", place.name, place.address.ip, place.ofport)
+            log.info("application load balancer %s: %s on port %d", place.name, place.addresses[0].ip, place.ofport)
         return complete

@@ -7,14 +7,14 @@ own in the kernel: flows answer for it.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import ip_interface
 from pathlib import Path
 
 from kmn.cluster_spec import ClusterSpec, OutsideHost
 from kmn.emulator import ethtool, netlink, shaping
-from kmn.emulator.fabric import DEFAULT_ROUTE, Fabric, Uplink, offload
+from kmn.emulator.fabric import DEFAULT_ROUTES, Fabric, Uplink, offload
 from kmn.emulator.model import EdgePort
-from kmn.emulator.netlink import NextHop, Veth
+from kmn.emulator.netlink import Address, Network, NextHop, Request, Veth
 from kmn.emulator.netns import delete, entered
 from kmn.emulator.ovs import BridgePlan, Port, Switch
 from kmn.emulator.ovsdb import OvsdbError
@@ -43,11 +43,14 @@ def host_netns(spec: ClusterSpec, host: OutsideHost) -> str:
 
 
 def _host_port(spec: ClusterSpec, number: int, host: OutsideHost) -> EdgePort:
+    networks: dict[int, Network] = {4: spec.internet_cidr}
+    if spec.ipv6 is not None:
+        networks[6] = spec.ipv6.internet_cidr
     return EdgePort(
         kind="host",
         name=host.name,
         netns=host_netns(spec, host),
-        address=IPv4Interface(f"{host.address}/{spec.internet_cidr.prefixlen}"),
+        addresses=tuple(ip_interface(f"{each}/{networks[each.version].prefixlen}") for each in host.addresses),
         mac=mac_of(str(host.address)),
         ofport=FIRST_POD_OFPORT + number,
         link=host.link,
@@ -59,8 +62,16 @@ def _uplink(spec: ClusterSpec) -> Uplink:
 
 
 def edge_object(spec: ClusterSpec) -> Object:
-    """The ``Edge`` that the controller reads."""
+    """The ``Edge`` that the controller reads. What IPv4 has by itself, dual-stack has again under ``spec.ipv6``."""
     uplink = _uplink(spec)
+    ipv6 = spec.ipv6 and {
+        "address": str(spec.ipv6.edge_address),
+        "internetCIDR": str(spec.ipv6.internet_cidr),
+        "natAddresses": [str(address) for address in spec.nat.ipv6_addresses],
+        "loadBalancerCIDR": str(spec.ipv6.load_balancer_cidr),
+        "nodeCIDR": str(spec.ipv6.node_cidr),
+        "clusterCIDRs": [str(spec.ipv6.pod_cidr), str(spec.ipv6.node_cidr)],
+    }
     return {
         "apiVersion": EDGES.api_version,
         "kind": EDGES.kind,
@@ -73,6 +84,7 @@ def edge_object(spec: ClusterSpec) -> Object:
                 {
                     "name": host.name,
                     "ip": str(host.address),
+                    "ips": [str(address) for address in host.addresses],
                     "mac": mac_of(str(host.address)),
                     "ofport": FIRST_POD_OFPORT + number,
                     "netns": host_netns(spec, host),
@@ -88,6 +100,7 @@ def edge_object(spec: ClusterSpec) -> Object:
             "loadBalancerCIDR": str(spec.load_balancer_cidr),
             "nodeCIDR": str(spec.node_cidr),
             "clusterCIDRs": [str(spec.pod_cidr), str(spec.node_cidr)],
+            **({"ipv6": ipv6} if ipv6 else {}),
         },
     }
 
@@ -105,7 +118,8 @@ class Edge:
     def build(self, fabric: Fabric, datapath_type: str) -> BridgePlan:
         """Make the devices; the switch is left to be started."""
         spec = self._spec
-        fabric.attach(EDGE_NAME + "-edge", spec.edge_router, self.space, Veth(_UPLINK), _uplink(spec), [DEFAULT_ROUTE])
+        ways_out = [DEFAULT_ROUTES[version] for version in ((4, 6) if spec.ipv6 else (4,))]
+        fabric.attach(EDGE_NAME + "-edge", spec.edge_router, self.space, Veth(_UPLINK), _uplink(spec), ways_out)
         ports = [Port(_UPLINK, UPLINK_OFPORT)]
         ports += [self._make(_host_port(spec, number, host)) for number, host in enumerate(spec.outside_hosts)]
         mac = mac_of(str(spec.edge_address))
@@ -136,17 +150,21 @@ class Edge:
         """A namespace with a device; the port at the edge. It reaches even its own network through the edge."""
         spec = self._spec
         port = self._device(wanted)
-        space = Space.create(wanted.netns, _NO_KERNEL)
+        gateways: dict[int, Address] = {4: spec.edge_address}
+        if spec.ipv6 is not None:
+            gateways[6] = spec.ipv6.edge_address
+        space = Space.create(wanted.netns, _NO_KERNEL, ipv6=any(each.version == 6 for each in wanted.addresses))
         try:
             eth0 = Veth("eth0", wanted.mac, _ETH0)
             peer = Veth(port, netns=self.space.file, alias=f"{wanted.kind} {wanted.name}")
-            address = wanted.address
             space.netlink.apply(
                 [
                     netlink.veth_add(eth0, peer),
-                    netlink.address_add(_ETH0, address.ip, address.network.prefixlen, on_link=False),
-                    netlink.neighbour_add(_ETH0, spec.edge_address, GATEWAY_MAC),
-                    netlink.route_add(IPv4Network("0.0.0.0/0"), [NextHop(_ETH0, spec.edge_address)]),
+                    *(
+                        request
+                        for each in wanted.addresses
+                        for request in _port_requests(each.ip, each.network, gateways[each.version])
+                    ),
                     *shaping.egress(_ETH0, wanted.link),
                     *shaping.ingress(_ETH0, wanted.link, "ifb", _ETH0 + 1),
                 ]
@@ -161,3 +179,12 @@ class Edge:
 
     def _device(self, port: EdgePort) -> str:
         return device(self._spec.name, port.kind, port.name)
+
+
+def _port_requests(address: Address, network: Network, edge: Address) -> list[Request]:
+    """Address and routes of one family of something at the edge."""
+    return [
+        netlink.address_add(_ETH0, address, network.prefixlen, on_link=False),
+        netlink.neighbour_add(_ETH0, edge, GATEWAY_MAC),
+        netlink.route_add(DEFAULT_ROUTES[network.version], [NextHop(_ETH0, edge)]),
+    ]

@@ -7,6 +7,7 @@ from typing import Any
 from kmn.emulator.ownservers import OwnServers, Server
 from kmn.emulator.runtime.protocol import Container
 from kmn.k8s.client import WatchEvent
+from kmn.k8s.families import host_ips
 from kmn.k8s.objects import key_of
 
 __all__ = ["PREFIX", "EdgeHosts"]
@@ -33,7 +34,7 @@ def _container(prefix: str, host: dict[str, Any]) -> Container:
     return Container(
         id=prefix + name,
         netns=host["netns"],
-        addresses=("0.0.0.0",),
+        addresses=("0.0.0.0", "::") if len(host_ips(host)) > 1 else ("0.0.0.0",),
         pod=name,
         namespace="",
         node="",

@@ -27,9 +27,9 @@ from kmn.emulator.netlink import LOOPBACK_INDEX, MTU, Address, Network, NextHop,
 from kmn.emulator.space import Space
 from kmn.naming import device, netns
 
-__all__ = ["DEFAULT_ROUTE", "Fabric", "Uplink", "Way", "offload", "router_address", "router_netns", "ways"]
+__all__ = ["DEFAULT_ROUTES", "Fabric", "Uplink", "Way", "offload", "router_address", "router_netns", "ways"]
 
-DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
+DEFAULT_ROUTES: Mapping[int, Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}  # by version of IP
 SYSCTLS = {
     "net/ipv4/ip_forward": "1",
     "net/ipv4/fib_multipath_hash_policy": "1",  # addresses and ports: one connection, one path

@@ -64,7 +64,7 @@ class EdgePort:
     kind: str  # host | alb
     name: str
     netns: str
-    address: IPv4Interface
+    addresses: tuple[IPv4Interface | IPv6Interface, ...]  # one of each family
     mac: str
     ofport: int
     link: Link = Link()

@@ -12,15 +12,15 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 
 from kmn import naming
 from kmn.cluster_spec import ClusterSpec
 from kmn.emulator import ethtool, features, netlink, netns, ovs, shaping
 from kmn.emulator.edge import EDGE_NAME, Edge, datapath_id, host_netns
-from kmn.emulator.fabric import Fabric, Uplink, node_networks, offload
+from kmn.emulator.fabric import DEFAULT_ROUTES, Fabric, Uplink, node_networks, offload
 from kmn.emulator.model import EdgePort, NodePlan, PodPort
-from kmn.emulator.netlink import LOOPBACK_INDEX, Address, Netlink, Network, NextHop, Request, Veth, link_local
+from kmn.emulator.netlink import LOOPBACK_INDEX, Address, Netlink, NextHop, Request, Veth, link_local
 from kmn.emulator.ovs import BridgePlan, Port, Switch
 from kmn.emulator.ovsdb import OvsdbError
 from kmn.emulator.podfiles import node_resolv_conf, outside_resolv_conf
@@ -32,7 +32,6 @@ from kmn.naming import Paths, device
 __all__ = ["API_PORT", "Underlay", "UnderlayError", "bridge_mac", "node_uplink"]
 
 API_PORT = 6443
-_DEFAULT: dict[int, Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}  # by version of IP
 # Next hop of all that a node sends. Never seen in a packet: only its neighbour entry counts.
 _NODE_GATEWAY = IPv4Address("169.254.169.254")
 _NODE_GATEWAYS: dict[int, Address] = {4: _NODE_GATEWAY, 6: link_local(_NODE_GATEWAY)}
@@ -391,7 +390,7 @@ class Underlay:
 
 def _node_requests(address: Address, gateway: Address) -> list[Request]:
     """Addresses and routes of one family of a node."""
-    default, hop = _DEFAULT[address.version], NextHop(_ETH0, _NODE_GATEWAYS[address.version])
+    default, hop = DEFAULT_ROUTES[address.version], NextHop(_ETH0, _NODE_GATEWAYS[address.version])
     return [
         netlink.address_add(LOOPBACK_INDEX, _REJECT[address.version]),
         netlink.address_add(_ETH0, address),
@@ -413,7 +412,7 @@ def _pod_requests(pod: PodPort) -> list[Request]:
         requests += [
             netlink.address_add(_ETH0, interface.ip, interface.network.prefixlen, on_link=False),
             netlink.neighbour_add(_ETH0, hop, GATEWAY_MAC),
-            netlink.route_add(_DEFAULT[interface.version], [NextHop(_ETH0, hop)]),
+            netlink.route_add(DEFAULT_ROUTES[interface.version], [NextHop(_ETH0, hop)]),
         ]
     return [
         *requests,

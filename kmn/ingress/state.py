@@ -15,7 +15,8 @@ from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
 from kmn.ingress.model import Owner, Problem, Reach, Routing, Upstream
 from kmn.ingress.routing import routing_of
 from kmn.k8s.dataplane import ALB_CONTROLLER, PROGRAM
-from kmn.k8s.loadbalancers import balanced_address
+from kmn.k8s.families import internal_ips
+from kmn.k8s.loadbalancers import takes_traffic
 from kmn.k8s.objects import Key, Object, annotation, key_of, labels, namespace_of
 from kmn.k8s.resources import (
     APPLICATIONLOADBALANCERS,
@@ -180,7 +181,9 @@ class State:
     def _file_node(self, key: Key, node: Object | None) -> bool:
         """Whether that is a change for load balancers."""
         before = self._nodes.pop(key, None)
-        address = balanced_address(node) if node is not None else None
+        address = None
+        if node is not None and takes_traffic(node):
+            address = next((each for each in internal_ips(node) if ":" not in each), None)
         if address is not None:
             self._nodes[key] = address
         return before != address

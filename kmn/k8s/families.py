@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv6Address, IPv6Network
+from typing import Any
 
 from kmn.k8s.objects import Object
 
-__all__ = ["FAMILIES", "family_of", "internal_ips", "internal_ipv6", "ipv6_pod_network", "pod_ips"]
+__all__ = ["FAMILIES", "family_of", "host_ips", "internal_ips", "internal_ipv6", "ipv6_pod_network", "pod_ips"]
 
 FAMILIES = ("IPv4", "IPv6")
 
@@ -37,3 +39,8 @@ def pod_ips(pod: Object) -> tuple[str, ...]:
     """Addresses of a Pod, none before it has any."""
     status = pod.get("status") or {}
     return tuple(entry["ip"] for entry in status.get("podIPs") or ()) or tuple(filter(None, [status.get("podIP")]))
+
+
+def host_ips(host: Mapping[str, Any]) -> tuple[str, ...]:
+    """Addresses of one of an Edge's ``spec.hosts``, IPv4 first."""
+    return tuple(host.get("ips") or [host["ip"]])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal
 
 from kmn.k8s import objects
@@ -19,13 +19,18 @@ __all__ = [
     "CLASS_IP",
     "FORWARDING",
     "TARGET",
+    "Address",
     "LoadBalancer",
-    "balanced_address",
+    "Network",
     "is_ours",
     "read_load_balancer",
+    "takes_traffic",
 ]
 
 _EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 # Values of spec.loadBalancerClass that are this load balancer; no class at all is, too.
 CLASS_IP = "kmn.io/ip"
@@ -66,20 +71,17 @@ class LoadBalancer:
     internal: bool = False  # nobody outside the cluster's networks reaches it
     preserve_client: bool = True  # else pods see the edge's address
     direct_return: bool = False  # nodes answer clients under the load balancer's address themselves
-    source_ranges: tuple[IPv4Network, ...] = ()  # none: everybody may come
-    wanted: tuple[IPv4Address, ...] = ()  # addresses asked for, the first free one is given
+    source_ranges: tuple[Network, ...] | None = None  # None: everybody may come
+    wanted: tuple[Address, ...] = ()  # addresses asked for, the first free one of each family is given
     problems: list[str] = field(default_factory=list)  # values that cannot be used, in words
     not_emulated: list[str] = field(default_factory=list)  # annotations without effect, in words
 
 
-def balanced_address(node: Object) -> str | None:
-    """The address that load balancers send to. None: the node is not ready, being deleted, or excluded by its label."""
+def takes_traffic(node: Object) -> bool:
+    """Whether load balancers send to a node. Not when it is not ready, being deleted, or excluded by its label."""
     ready = objects.condition(node, "Ready")
     excluded = _EXCLUDED in objects.labels(node) or node["metadata"].get("deletionTimestamp")
-    if (ready and ready["status"] != "True") or excluded:
-        return None
-    addresses = (node.get("status") or {}).get("addresses") or ()
-    return next((each.get("address") for each in addresses if each.get("type") == "InternalIP"), None)
+    return not excluded and (ready is None or ready["status"] == "True")
 
 
 def is_ours(service: Object) -> bool:
@@ -131,27 +133,25 @@ def _check_direct_return(wish: LoadBalancer) -> None:
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
-def _addresses(wish: LoadBalancer, where: str, text: str) -> tuple[IPv4Address, ...]:
+def _addresses(wish: LoadBalancer, where: str, text: str) -> tuple[Address, ...]:
     found = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         try:
-            found.append(IPv4Address(part))
+            found.append(ip_address(part))
         except ValueError:
-            if ":" not in part:  # the IPv6 address of a pair may stand there, too
-                wish.problems.append(f"{where}: {part!r} should be an IPv4 address")
+            wish.problems.append(f"{where}: {part!r} should be an IP address")
     return tuple(found)
 
 
-def _networks(wish: LoadBalancer, where: str, text: str) -> tuple[IPv4Network, ...]:
+def _networks(wish: LoadBalancer, where: str, text: str) -> tuple[Network, ...]:
+    """None of the ranges usable is not the same as no ranges: nobody may come then."""
     found = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         try:
-            found.append(IPv4Network(part, strict=False))
+            found.append(ip_network(part, strict=False))
         except ValueError:
-            if ":" not in part:
-                wish.problems.append(f"{where}: {part!r} should be an IPv4 network such as 203.0.113.0/24")
-    # None of the ranges usable is not the same as no ranges: nobody may come then.
-    return tuple(found) or (IPv4Network("255.255.255.255/32"),)
+            wish.problems.append(f"{where}: {part!r} should be a network such as 203.0.113.0/24")
+    return tuple(found)
 
 
 def _target(wish: LoadBalancer, name: str, value: str) -> None:
@@ -250,11 +250,13 @@ _READERS: dict[str, Callable[[LoadBalancer, str, str], None]] = {
     _AWS + "scheme": _scheme,
     _AWS + "internal": _internal,
     _AWS + "private-ipv4-addresses": _wanted,
+    _AWS + "ipv6-addresses": _wanted,
     _AWS + "cross-zone-load-balancing-enabled": _cross_zone,
     _AWS + "target-group-attributes": _target_group,
     _AWS + "attributes": _attributes,
     _AZURE + "load-balancer-internal": _internal,
     _AZURE + "load-balancer-ipv4": _wanted,
+    _AZURE + "load-balancer-ipv6": _wanted,
     _AZURE + "allowed-ip-ranges": _ranges,
     _GKE + "load-balancer-type": _internal,
     _GCP + "load-balancer-type": _internal,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
+from kmn.k8s.families import host_ips
 from kmn.k8s.objects import Key, Object
 from kmn.k8s.resources import EDGES, NODES, PODS, SERVICES, Resource
 from kmn.policy.selection import Address, member_of
@@ -82,7 +83,9 @@ def _service(key: Key, obj: Object) -> Iterable[Place]:
 
 
 def _edge(_key: Key, obj: Object) -> Iterable[Place]:
-    return (Place("host", host["name"], ip_address(host["ip"])) for host in obj["spec"]["hosts"])
+    return (
+        Place("host", host["name"], address) for host in obj["spec"]["hosts"] for address in _addresses(host_ips(host))
+    )
 
 
 _PLACES: Mapping[Resource, Callable[[Key, Object], Iterable[Place]]] = {

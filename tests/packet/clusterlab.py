@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +12,16 @@ from typing import Any
 
 from traffic import Answer, Question, answered
 
+from controller.cluster import Cluster as Flows
+from controller.pipeline import Table
 from kmn import Cluster
 from kmn.emulator.purge import clusters
 from kmn.k8s.dataplane import MAC, NETNS
 from kmn.k8s.objects import Object, condition, labels, name_of, namespace_of
-from kmn.k8s.resources import NODES, PODS, SERVICES
+from kmn.k8s.resources import CLUSTERS, EDGES, ENDPOINTSLICES, NAMESPACES, NODES, PODS, SERVICES
 from kmn.machine import Machine
 from kmn.naming import NETNS_DIR, netns_prefix
+from kmn.ovstools import argv
 
 # A Deployment of two pods, a Service of them, and a pod to ask from.
 WEB = """\
@@ -67,6 +71,34 @@ def eventually(check: Callable[[], bool], what: str, timeout: float = 20) -> Non
     while not check():
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
         time.sleep(0.01)
+
+
+def appctl(cluster: Cluster, switch: str, *command: str) -> str:
+    """What ``ovs-appctl`` says to the switch of a node, or of the edge by the name of its Edge."""
+    line = argv(cluster.paths.ovs(switch), "appctl", command)
+    return subprocess.run(line, capture_output=True, text=True, check=True, timeout=20).stdout
+
+
+def assert_flows_as_printed(cluster: Cluster, *bridges: str) -> None:
+    """Switches (of nodes, or the edge by the name of its Edge) have the flows and groups that the controller computes,
+    in its words; so the golden flows of the unit tests are what is on a switch."""
+    cluster.wait_ready()
+    wanted = Flows()
+    for resource in (CLUSTERS, NAMESPACES, NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES):
+        for obj in cluster.client.list(resource).items:
+            wanted.apply(resource.plural, "ADDED", obj)
+    wanted.compute()
+    for bridge in bridges:
+        management = f"unix:{cluster.paths.ovs(bridge)}/br0.mgmt"
+        command = ["ovs-ofctl", "-O", "OpenFlow15", "dump-flows", "--no-stats", management]
+        installed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+        learned = tuple(f" table={int(table)}, " for table in (Table.AFFINITY, Table.ROTATION))
+        lines = {line for line in installed.splitlines() if not any(table in line for table in learned)}
+        assert lines == {str(flow) for scope in wanted.scopes(bridge) for flow in scope.flows.values()}
+        command = ["ovs-ofctl", "-O", "OpenFlow15", "dump-groups", management]
+        installed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+        groups = {line for line in installed.splitlines() if line.startswith(" group_id")}
+        assert groups == {str(group) for scope in wanted.scopes(bridge) for group in scope.groups.values()}
 
 
 @dataclass(frozen=True, slots=True)

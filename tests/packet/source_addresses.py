@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 
 __all__ = ["ASKERS", "LEAVERS", "LEAVING", "PATHS", "Cells", "Leaving", "Path", "differences", "page"]
 
@@ -30,7 +31,7 @@ _INSIDE = ("near", "far", "n1", "n2")
 
 @dataclass(frozen=True)
 class Path:
-    """One way to the server. ``host`` is a Service, a node, ``pod``, or an address."""
+    """One way to the server. ``host`` is a Service (of external IPs: these count), a node, or ``pod``."""
 
     name: str
     host: str
@@ -85,15 +86,15 @@ PATHS = (
     Path("LoadBalancer, IP mode, `Local`", "ip-local", 80, _WITH_ENDPOINTS, KEPT, KEPT),
     _by_default("LoadBalancer, direct return", "dsr-cluster", 80, **dict.fromkeys(ASKERS, _DIRECT)),
     Path("LoadBalancer, direct return, `Local`", "dsr-local", 80, _WITH_ENDPOINTS, KEPT, KEPT),
-    _by_default("external IP", "192.168.77.1", 80, n1=_OWN, n2=_OWN, e1=_NO_ROUTE),
-    Path("external IP, `Local`", "192.168.77.2", 80, _TO_OTHERS, KEPT, KEPT, {"e1": _NO_ROUTE}),
+    _by_default("external IP", "external-cluster", 80, n1=_OWN, n2=_OWN, e1=_NO_ROUTE),
+    Path("external IP, `Local`", "external-local", 80, _TO_OTHERS, KEPT, KEPT, {"e1": _NO_ROUTE}),
     Path("hostPort of n1", "n1", 8081, "", None, None, {"n1": _AT_HOME, "e1": _UNASKED}),
 )
 
 
 @dataclass(frozen=True)
 class Leaving:
-    """A setting of the way out; its cells are what the host outside sees."""
+    """A setting of the way out; its cells are what the host outside sees. What is expected is so in both families."""
 
     name: str
     outgoing: bool
@@ -122,8 +123,11 @@ LEAVING = (
 )
 
 
-def differences(ways: Cells, out: Cells) -> list[str]:
-    """Where what is measured is not what the documentation says, and no reason is given; and reasons for nothing."""
+def differences(ways: Cells, *outs: Cells) -> list[str]:
+    """Where what is measured is not what the documentation says, and no reason is given; and reasons for nothing.
+
+    ``outs`` are the ways out, of each family.
+    """
     lines = []
     for path in PATHS:
         for asker in ASKERS:
@@ -136,7 +140,7 @@ def differences(ways: Cells, out: Cells) -> list[str]:
                 lines.append(f"{path.name} from {ASKERS[asker]}: {cell}, the documentation says {said}: {path.says}")
             if agrees and asker in path.reasons:
                 lines.append(f"{path.name} from {ASKERS[asker]}: {cell}, as documented, but a reason is given")
-    for setting in LEAVING:
+    for out, setting in product(outs, LEAVING):
         for asker, said in setting.expected.items():
             if (cell := out[setting.name][asker]) != said:
                 lines.append(f"{setting.name} from {LEAVERS[asker]}: {cell}, should be {said}: {setting.says}")
@@ -154,8 +158,8 @@ def _agrees(cell: str, said: str) -> bool:
     return agreeing[said]
 
 
-def page(ways: Cells, out: Cells) -> str:
-    """``docs/source-addresses.md``."""
+def page(ways: Cells, out: Cells, out_ipv6: Cells) -> str:
+    """``docs/source-addresses.md``; ``ways`` are the same in both families."""
     notes: dict[str, int] = {}
     rows = []
     for path in PATHS:
@@ -169,8 +173,9 @@ def page(ways: Cells, out: Cells) -> str:
     lines = [
         "# Who sees whose address",
         "",
-        "Measured on clusters of two nodes by `tests/packet/test_source_addresses.py`, over TCP and UDP alike. The",
-        "test fails when this page is not what it measures (with `--write-docs` it writes the page), or when a cell is",
+        "Measured on dual-stack clusters of two nodes by `tests/packet/test_source_addresses.py`: over TCP and UDP",
+        "alike, and to pods over IPv4 and IPv6 alike. The test fails when that is not so, when this page is not what",
+        "it measures (with `--write-docs` it writes the page), or when a cell is",
         f"not what Kubernetes' documentation says ([Using Source IP]({SOURCE_IP}))",
         "and no reason is given below.",
         "",
@@ -190,10 +195,18 @@ def page(ways: Cells, out: Cells) -> str:
         "",
         "What a host outside sees; see [outside.md](outside.md) for the settings.",
         "",
-        *_head("setting", LEAVERS.values()),
-        *(_row(each.name, [out[each.name][asker] for asker in LEAVERS], each.says) for each in LEAVING),
+        *_leaving(out),
+        "",
+        "Over IPv6, which the gateway does not translate unless it is given IPv6 addresses:",
+        "",
+        *_leaving(out_ipv6),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _leaving(out: Cells) -> list[str]:
+    rows = (_row(each.name, [out[each.name][asker] for asker in LEAVERS], each.says) for each in LEAVING)
+    return [*_head("setting", LEAVERS.values()), *rows]
 
 
 def _head(first: str, columns: Iterable[str]) -> list[str]:

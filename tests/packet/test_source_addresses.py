@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,20 @@ from source_addresses import ASKERS, LEAVERS, LEAVING, PATHS, Cells, Leaving, di
 from traffic import Answer, Question, ask
 
 from kmn import Cluster
+from kmn.k8s.families import FAMILIES, host_ips, internal_ips, pod_ips
 from kmn.k8s.objects import name_of
-from kmn.k8s.resources import PODS, SERVICES
+from kmn.k8s.resources import EDGES, NODES, PODS, SERVICES
 from kmn.machine import Machine
 
 pytestmark = [pytest.mark.packet, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 PAGE = Path(__file__).parents[2] / "docs" / "source-addresses.md"
 TIMES = 16  # a choice between two nodes does not fall on the same one so often
-EGRESS = "198.51.100.200"
+EGRESS = {4: "198.51.100.200", 6: "2001:db8:198::c8"}  # by version of IP
+KNOWN = {
+    4: {"10.244.0.1": "gateway (n1)", "10.244.1.1": "gateway (n2)", "203.0.113.1": "edge"},
+    6: {"fd00:10:244::1": "gateway (n1)", "fd00:10:244:1::1": "gateway (n2)", "2001:db8:203::1": "edge"},
+}
 NAME = f"wdsrc{os.getpid()}"
 
 
@@ -30,7 +35,7 @@ def pod(name: str, node: str, ports: list[dict[str, Any]] | None = None, **spec:
     container = {"name": "c", "image": "example.com/x", "ports": ports or []}
     meta: dict[str, Any] = {"name": name, "namespace": "default", "labels": {"app": name}}
     if name == "egress":
-        meta["annotations"] = {"kmn.io/egress-address": EGRESS}
+        meta["annotations"] = {"kmn.io/egress-address": ",".join(EGRESS.values())}
     body = {"nodeName": node, "containers": [container], **spec}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": body}
 
@@ -45,7 +50,7 @@ def service(name: str, node_port: int = 0, notes: Mapping[str, str] | None = Non
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name, "namespace": "default", "annotations": dict(notes or {})},
-        "spec": {"selector": {"app": "server"}, "ports": ports, **spec},
+        "spec": {"selector": {"app": "server"}, "ports": ports, "ipFamilyPolicy": "RequireDualStack", **spec},
     }
 
 
@@ -67,8 +72,8 @@ MANIFESTS = [
     service("np-cluster", 30080, type="NodePort"),
     service("np-local", 30081, type="NodePort", externalTrafficPolicy="Local"),
     *balancers(),
-    service("external-cluster", externalIPs=["192.168.77.1"]),
-    service("external-local", type="NodePort", externalTrafficPolicy="Local", externalIPs=["192.168.77.2"]),
+    service("external-cluster", externalIPs=["192.168.77.1", "fd77::1"]),
+    service("external-local", type="NodePort", externalTrafficPolicy="Local", externalIPs=["192.168.77.2", "fd77::2"]),
 ]
 
 
@@ -79,6 +84,7 @@ LEAVERS_PODS = [each for each in MANIFESTS if each["metadata"]["name"] in LEAVER
 def started(name: str, manifests: list[dict[str, Any]], setting: Leaving) -> Iterator[Cluster]:
     """A cluster of two nodes and one host outside, with a setting of the way out."""
     spec = {
+        "ipFamily": "dual",
         "nodes": [{"count": 2}],
         "internet": {"hosts": [{"name": "e1"}], "nat": {"outgoing": setting.outgoing}},
         "masquerade": setting.masquerade,
@@ -100,34 +106,57 @@ def machines(cluster: Cluster) -> dict[str, Machine]:
     return {**pods, **{name: cluster.node(name) for name in ("n1", "n2")}, "e1": cluster.host("e1")}
 
 
-def address(cluster: Cluster, host: str) -> str:
-    """Of a path: a Service's, a node's, the server's, or as it stands there."""
-    if host == "pod":
-        return cluster.pod("server").ip
-    if host in ("n1", "n2"):
-        return cluster.node(host).ip
-    if host[0].isdecimal():
-        return host
-    found = cluster.client.get(SERVICES, "default", host)
-    if found["spec"]["type"] != "LoadBalancer":
-        return str(found["spec"]["clusterIP"])
+def own_addresses(cluster: Cluster) -> dict[str, list[str]]:
+    """Of pods, nodes and hosts by name: one of each family, IPv4 first."""
+    client = cluster.client
+    found = {name_of(each): list(pod_ips(each)) for each in client.list(PODS, "default").items}
+    found |= {name_of(each): list(internal_ips(each)) for each in client.list(NODES).items}
+    return found | {host["name"]: list(host_ips(host)) for host in client.list(EDGES).items[0]["spec"]["hosts"]}
 
-    def given() -> list[dict[str, str]]:
+
+def addresses(cluster: Cluster, host: str) -> list[str]:
+    """Of a path: a Service's, a node's, or the server's; IPv4 first."""
+    if host in ("pod", "n1", "n2"):
+        return own_addresses(cluster)["server" if host == "pod" else host]
+    found = cluster.client.get(SERVICES, "default", host)["spec"]
+    if found.get("externalIPs"):
+        return list(found["externalIPs"])
+    if found["type"] != "LoadBalancer":
+        return list(found["clusterIPs"])
+
+    def given() -> list[str]:
         status = cluster.client.get(SERVICES, "default", host)["status"]
-        return list(status["loadBalancer"].get("ingress") or [])
+        return [entry["ip"] for entry in status["loadBalancer"].get("ingress") or ()]
 
-    eventually(lambda: bool(given()), f"{host} has an address")
-    return given()[0]["ip"]
+    eventually(lambda: len(given()) == len(FAMILIES), f"{host} has addresses")
+    return given()
 
 
 class Measuring:
-    """Asks, and names the addresses that were seen."""
+    """Asks in one family, and names the addresses that were seen."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, version: int) -> None:
+        self.cluster, self.version = cluster, version
         self.places = machines(cluster)
-        self.names = {self.places["n1"].ip: "node (n1)", self.places["n2"].ip: "node (n2)"}
-        self.names |= {"10.244.0.1": "gateway (n1)", "10.244.1.1": "gateway (n2)", "203.0.113.1": "edge"}
-        self.names |= {"198.51.100.1": "public address", EGRESS: "egress address"}
+        self.own = {name: self.of_family(own) for name, own in own_addresses(cluster).items()}
+        self.names = {self.own["n1"]: "node (n1)", self.own["n2"]: "node (n2)", **KNOWN[version]}
+        self.names |= {"198.51.100.1": "public address", EGRESS[version]: "egress address"}
+
+    def of_family(self, addresses: Sequence[str]) -> str:
+        return addresses[self.version == 6]
+
+    def ways(self) -> Cells:
+        """All paths to the server."""
+        asked = {
+            (path.name, asker): (self.of_family(addresses(self.cluster, path.host)), path.port)
+            for path in PATHS
+            for asker in ASKERS
+        }
+        return self.cells(asked, [path.name for path in PATHS if path.varies])
+
+    def leaving(self, setting: Leaving) -> Cells:
+        """The way out."""
+        return self.cells({(setting.name, asker): (self.own["e1"], 80) for asker in LEAVERS})
 
     def cells(self, questions: Mapping[tuple[str, str], tuple[str, int]], often: Iterable[str] = ()) -> Cells:
         """By path and asker, for addresses and ports to be asked; TCP and UDP must be alike. Paths of ``often`` are
@@ -155,7 +184,7 @@ class Measuring:
         if isinstance(answer, Exception):
             assert isinstance(answer, TimeoutError), answer
             return "no answer"
-        if answer.client == self.places[asker].ip:
+        if answer.client == self.own[asker]:
             return "kept"
         assert answer.client in self.names, f"{asker} is seen as {answer.client}"
         return self.names[answer.client]
@@ -190,21 +219,19 @@ def test_what_differs_without_a_reason_is_told() -> None:
     ]
 
 
-def leaving(setting: Leaving, measuring: Measuring) -> dict[tuple[str, str], tuple[str, int]]:
-    return {(setting.name, asker): (measuring.places["e1"].ip, 80) for asker in LEAVERS}
-
-
 def test_the_page_is_what_is_measured(cluster: Cluster, pytestconfig: pytest.Config) -> None:
-    measuring = Measuring(cluster)
-    asked = {(path.name, asker): (address(cluster, path.host), path.port) for path in PATHS for asker in ASKERS}
-    ways = measuring.cells(asked, [path.name for path in PATHS if path.varies])
-    out: dict[str, Mapping[str, str]] = dict(measuring.cells(leaving(LEAVING[0], measuring)))
+    ways, ways_ipv6 = (Measuring(cluster, version).ways() for version in (4, 6))
+    assert ways == ways_ipv6
+    outs: dict[int, dict[str, Mapping[str, str]]] = {4: {}, 6: {}}
+    for version, out in outs.items():
+        out |= Measuring(cluster, version).leaving(LEAVING[0])
     for number, setting in enumerate(LEAVING[1:], 1):
         with started(f"{NAME}-{number}", LEAVERS_PODS, setting) as other:
-            there = Measuring(other)
-            out |= there.cells(leaving(setting, there))
-    text = page(ways, out)
+            for version, out in outs.items():
+                out |= Measuring(other, version).leaving(setting)
+    text = page(ways, outs[4], outs[6])
     if pytestconfig.getoption("--write-docs"):
         PAGE.write_text(text)
-    assert not differences(ways, out), "\n".join(differences(ways, out))
+    wrong = differences(ways, *outs.values())
+    assert not wrong, "\n".join(wrong)
     assert PAGE.read_text() == text, "run it with --write-docs, and look at what has changed"

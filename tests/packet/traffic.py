@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
@@ -93,12 +93,14 @@ def echo(asker: Machine, address: str, port: int, data: bytes, *, protocol: str 
 
 
 @contextlib.contextmanager
-def opened(machine: Machine, protocol: str = "TCP", bind: tuple[str, int] | None = None) -> Iterator[socket.socket]:
+def opened(
+    machine: Machine, protocol: str = "TCP", bind: tuple[str, int] | None = None, *, ipv6: bool = False
+) -> Iterator[socket.socket]:
     """A socket of a pod, node or host, without blocking."""
     kinds = {"TCP": (socket.SOCK_STREAM, 0), "UDP": (socket.SOCK_DGRAM, 0), "ICMP": (socket.SOCK_RAW, 1)}
     kind, number = kinds[protocol]
     with netns.entered(machine.netns):
-        sock = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK, number)
+        sock = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, kind | socket.SOCK_NONBLOCK, number)
     with sock:
         if bind is not None:
             sock.bind(bind)
@@ -128,7 +130,7 @@ def _described(error: Exception) -> str:
 
 async def _ask(question: Question) -> Answer:
     address = (await resolve(question.asker, question.host), question.port)
-    with opened(question.asker, question.protocol) as sock:
+    with opened(question.asker, question.protocol, ipv6=":" in address[0]) as sock:
         if question.protocol == "UDP":
             return await _ask_udp(sock, address)
         return await _ask_tcp(sock, address, question.host)
@@ -153,7 +155,7 @@ async def _ask_udp(sock: socket.socket, address: tuple[str, int]) -> Answer:
     await loop.sock_sendall(sock, b"hostname")
     pod = (await loop.sock_recv(sock, 65536)).decode()
     await loop.sock_sendall(sock, b"clientip")
-    client = (await loop.sock_recv(sock, 65536)).decode().partition(":")[0]
+    client = (await loop.sock_recv(sock, 65536)).decode().rpartition(":")[0]
     return Answer(pod, client, address[1])
 
 
@@ -182,7 +184,7 @@ async def _echo(sock: socket.socket, address: tuple[str, int], data: bytes, prot
 async def resolve(asker: Machine, name: str) -> str:
     """The address of a name as the asker's resolv.conf says to find it: search list, first name server, UDP."""
     with contextlib.suppress(ValueError):
-        return str(IPv4Address(name))
+        return str(ip_address(name))
     lines = [line.split() for line in (Path("/etc/netns") / asker.netns / "resolv.conf").read_text().splitlines()]
     options = {words[0]: words[1:] for words in lines if words}
     suffixes = ("", *options["search"]) if name.count(".") >= 5 else (*options["search"], "")

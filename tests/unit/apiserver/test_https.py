@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import stat
 import threading
 from collections.abc import Callable
@@ -307,6 +308,30 @@ def test_reflector_keeps_up_through_the_end_of_a_watch(server: LiveServer, rest:
     mirror.wait(lambda: set(mirror.names) == {"a", "b"})
     assert mirror.lists == 1, "nothing was missed, so nothing is listed again"
     reflector.stop()
+
+
+def test_clients_that_vanish_in_the_middle_of_a_watch_are_nothing_to_report(
+    server: LiveServer, rest: RestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a killed controller does: its connections end without a word."""
+    context = Credentials.from_kubeconfig(server.kubeconfig).context()
+    at = urllib3.util.parse_url(server.url)
+    lines = [
+        "GET /api/v1/namespaces/default/configmaps?watch=1 HTTP/1.1",
+        "Host: kmn",
+        f"Authorization: Bearer {server.pki.token}",
+    ]
+    request = "\r\n".join([*lines, "", ""]).encode()
+    for number in range(20):
+        with socket.create_connection((at.host, at.port)) as plain:
+            watch = context.wrap_socket(plain, server_hostname=at.host)
+        watch.sendall(request)
+        assert b"200 OK" in watch.recv(4096)
+        watch.close()
+        for each in range(20):
+            rest.create(config(f"c{number}-{each}"))
+    assert len(rest.list(CONFIGMAPS).items) == 400
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("stream", ["exec", "attach", "portforward", "log"])

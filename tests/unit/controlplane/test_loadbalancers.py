@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 import pytest
 
-from kmn.cluster_spec import ClusterSpec
+from kmn.cluster_spec import ClusterSpec, Ipv6Spec
 from kmn.k8s.loadbalancers import read_load_balancer
 from kmn.k8s.objects import Object
 from kmn.k8s.resources import SERVICES
@@ -17,6 +18,7 @@ from .world import World, in_loop, running
 AWS = "service.beta.kubernetes.io/aws-load-balancer-"
 K8S = "service.beta.kubernetes.io/"
 PRIVATE = IPv4Network("10.0.0.0/8")
+DUAL = ClusterSpec("hn-lb", (), ipv6=Ipv6Spec())
 TINY = ClusterSpec("hn-lb", (), load_balancer_cidr=IPv4Network("192.0.2.0/30"))
 
 
@@ -84,6 +86,62 @@ async def test_wished_addresses() -> None:
         await world.until(lambda: (address(world, "a"), address(world, "b")) == ("192.0.2.78", "192.0.2.77"))
 
 
+def ips(world: World, name: str) -> list[str]:
+    return [entry["ip"] for entry in ingress(world, name)]
+
+
+@in_loop
+async def test_an_address_of_each_family_that_the_service_has() -> None:
+    async with running(spec=DUAL) as world:
+        world.client.create(service("both", ipFamilyPolicy="RequireDualStack"))
+        world.client.create(service("six", ipFamilies=["IPv6"]))
+        world.client.create(service("first", ipFamilyPolicy="RequireDualStack", ipFamilies=["IPv6", "IPv4"]))
+        await world.until(lambda: ips(world, "both") == ["192.0.2.1", "2001:db8:192::1"])
+        await world.until(lambda: ips(world, "six") == ["2001:db8:192::2"])
+        await world.until(lambda: ips(world, "first") == ["2001:db8:192::3", "192.0.2.2"])
+        assert not world.events("NotEmulated")
+        # A family that goes gives its address back, as late as possible to somebody else.
+        world.change(SERVICES, "both", lambda s: s["spec"].update(ipFamilyPolicy="SingleStack"))
+        await world.until(lambda: ips(world, "both") == ["192.0.2.1"])
+        world.client.create(service("wished", {"kmn.io/lb-address": "2001:db8:192::1"}, ipFamilies=["IPv6"]))
+        await world.until(lambda: ips(world, "wished") == ["2001:db8:192::1"])
+
+
+@in_loop
+async def test_a_pool_that_is_empty_leaves_the_other_familys_address() -> None:
+    tiny = replace(DUAL, load_balancer_cidr=TINY.load_balancer_cidr)
+    async with running(spec=tiny) as world:
+        for name in ("a", "b", "c"):
+            world.client.create(service(name, ipFamilyPolicy="RequireDualStack"))
+        [message] = await world.until(lambda: world.events("SyncLoadBalancerFailed"))
+        assert "all 2 addresses of 192.0.2.0/30 are in use" in message
+        assert ips(world, "c") == ["2001:db8:192::3"]
+        assert len(world.events("EnsuredLoadBalancer")) == 2
+        world.client.delete(SERVICES, "default", "a")
+        await world.until(lambda: ips(world, "c") == ["192.0.2.1", "2001:db8:192::3"])
+
+
+@in_loop
+async def test_wished_addresses_of_either_family() -> None:
+    pair = {"kmn.io/lb-address": "192.0.2.9, 2001:db8:192::9"}
+    async with running(spec=DUAL) as world:
+        world.client.create(service("pair", pair, ipFamilyPolicy="RequireDualStack"))
+        await world.until(lambda: ips(world, "pair") == ["192.0.2.9", "2001:db8:192::9"])
+        world.client.create(service("one", {AWS + "ipv6-addresses": "2001:db8::5"}, ipFamilyPolicy="RequireDualStack"))
+        [message] = await world.until(lambda: world.events("SyncLoadBalancerFailed"))
+        assert message.endswith(
+            "2001:db8::5 is not between 2001:db8:192::1 and 2001:db8:192::fffe (spec.internet.loadBalancers)"
+        )
+        assert ips(world, "one") == ["192.0.2.10"]
+        world.client.create(service("other", {"kmn.io/lb-address": "2001:db8:192::7"}))
+        await world.until(lambda: len(world.events("SyncLoadBalancerFailed")) == 2)
+        assert world.events("SyncLoadBalancerFailed")[1] == (
+            "Service default/other: 2001:db8:192::7: the Service has no such family (spec.ipFamilies: IPv4); any "
+            "address is given"
+        )
+        await world.until(lambda: ips(world, "other") == ["192.0.2.11"])
+
+
 @in_loop
 async def test_a_foreign_class_is_left_alone() -> None:
     async with running() as world:
@@ -120,6 +178,11 @@ async def test_what_is_not_emulated_is_named() -> None:
         ({AWS + "target-group-attributes": "preserve_client_ip.enabled=false"}, "preserve_client", False),
         ({K8S + "load-balancer-source-ranges": "10.0.0.0/8"}, "source_ranges", (PRIVATE,)),
         ({K8S + "azure-allowed-ip-ranges": "10.0.0.0/8"}, "source_ranges", (PRIVATE,)),
+        ({K8S + "azure-allowed-ip-ranges": "10.0.0.0/8,fd00::/8"}, "source_ranges", (PRIVATE, IPv6Network("fd00::/8"))),
+        ({K8S + "azure-allowed-ip-ranges": "all"}, "source_ranges", ()),
+        ({}, "source_ranges", None),
+        ({K8S + "azure-load-balancer-ipv6": "fd00::1"}, "wanted", (IPv6Address("fd00::1"),)),
+        ({"kmn.io/lb-address": "x"}, "problems", ["kmn.io/lb-address: 'x' should be an IP address"]),
         ({AWS + "cross-zone-load-balancing-enabled": "true"}, "not_emulated", []),
         (
             {AWS + "cross-zone-load-balancing-enabled": "false"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,33 @@ def test_dual_stack(spec: dict[str, Any], networks: tuple[str, int, str, str]) -
     assert ClusterSpec.from_object(made.to_object()) == made
 
 
+OUTSIDE = {
+    "internet": {
+        "cidr": "203.0.113.0/24,2001:db8:1::/64",
+        "nat": {"cidr": "198.51.100.0/24,2001:db8:2::/64", "count": 2},
+        "loadBalancers": "192.0.2.0/24,2001:db8:3::/120",
+        "hosts": [{"name": "e1"}, {"name": "e2", "address": "203.0.113.12,2001:db8:1::99"}],
+    },
+    "masquerade": {"nonMasqueradeCIDRs": ["192.168.0.0/16", "2001:db8:1::/64"]},
+}
+
+
+def test_the_outside_of_dual_stack() -> None:
+    """Hosts have the same number in both networks unless they ask for another; the NAT is of IPv4 unless given more."""
+    made = parsed({"ipFamily": "dual", "internet": {"hosts": [{"name": "e1"}, {"name": "e2"}]}})
+    assert [str(host.ipv6) for host in made.outside_hosts] == ["2001:db8:203::a", "2001:db8:203::b"]
+    assert made.ipv6 is not None
+    assert (str(made.ipv6.edge_address), str(made.ipv6.load_balancer_cidr)) == ("2001:db8:203::1", "2001:db8:192::/112")
+    assert (made.ipv6.nat_cidr, made.nat.ipv6_addresses) == (None, ())
+    made = parsed(OUTSIDE)
+    assert made.ipv6 is not None, "a network of each family makes the cluster dual-stack"
+    assert [str(host.ipv6) for host in made.outside_hosts] == ["2001:db8:1::a", "2001:db8:1::99"]
+    assert [str(address) for address in made.nat.ipv6_addresses] == ["2001:db8:2::1", "2001:db8:2::2"]
+    assert str(made.ipv6.load_balancer_cidr) == "2001:db8:3::/120"
+    assert made.masquerade == MasqueradeSpec((IPv4Network("192.168.0.0/16"), IPv6Network("2001:db8:1::/64")))
+    assert parsed().outside_hosts[0].ipv6 is None
+
+
 def test_ipv4_only_is_the_default() -> None:
     made = parsed()
     assert made.ipv6 is None
@@ -150,6 +177,47 @@ def test_ipv4_only_is_the_default() -> None:
             "spec.podCIDR: fd01::/64 holds 1 node networks of /64, there are 2 nodes",
         ),
         ({"ipFamily": "dual", "nodeCIDRMaskSizeIPv6": 121}, "/121 must be 120 or less, to hold as many pods as"),
+        (
+            {"ipFamily": "ipv4", "internet": {"cidr": "203.0.113.0/24,2001:db8::/64"}},
+            "spec.internet.cidr: 2001:db8::/64: the cluster is IPv4 only: use ipFamily: dual, or remove this network",
+        ),
+        ({"internet": {"cidr": "203.0.113.0/24,2001:db8::/121"}}, "120 or less, to hold as many hosts as 203.0.113.0"),
+        (
+            {"internet": {"loadBalancers": "192.0.2.0/24,2001:db8::/64"}},
+            "spec.internet.loadBalancers: 2001:db8::/64 must have a prefix length between 108 and 126",
+        ),
+        (
+            {"internet": {"loadBalancers": "192.0.2.0/24,2001:db8:203::/112"}},
+            "spec.internet.cidr: 2001:db8:203::/64 overlaps spec.internet.loadBalancers 2001:db8:203::/112",
+        ),
+        ({"internet": {"nat": "198.51.100.0/24,2001:db8::/127"}}, "spec.internet.nat: 2001:db8::/127 must have a"),
+        (
+            {"ipFamily": "dual", "internet": {"nat": {"addresses": ["198.51.100.1", "2001:db8:198::1"]}}},
+            "spec.internet.nat.addresses[1]: 2001:db8:198::1: spec.internet.nat.cidr names no IPv6 network: add one",
+        ),
+        (
+            {"internet": {"nat": {"cidr": "198.51.100.0/24,2001:db8:198::/64", "addresses": ["198.51.100.1"]}}},
+            "spec.internet.nat.addresses: none is of 2001:db8:198::/64: add one, or leave this network out of cidr",
+        ),
+        (
+            {"internet": {"hosts": [{"name": "e1", "address": "203.0.113.5,2001:db8:203::5"}]}},
+            "spec.internet.hosts[0].address: 2001:db8:203::5: the cluster is IPv4 only: use ipFamily: dual, or remove",
+        ),
+        (
+            {"ipFamily": "dual", "internet": {"hosts": [{"name": "e1", "address": "203.0.113.5,2001:db8::5"}]}},
+            "spec.internet.hosts[0].address: 2001:db8::5 must be between 2001:db8:203::2 and",
+        ),
+        (
+            {
+                "ipFamily": "dual",
+                "internet": {"hosts": [{"name": "a"}, {"name": "b", "address": "203.0.113.9,2001:db8:203::a"}]},
+            },
+            "spec.internet.hosts[0].address: 2001:db8:203::a, the IPv6 address with the number of 203.0.113.10, is an",
+        ),
+        (
+            {"masquerade": {"nonMasqueradeCIDRs": ["2001:db8::/64"]}},
+            "spec.masquerade.nonMasqueradeCIDRs[0]: 2001:db8::/64: the cluster is IPv4 only: use ipFamily: dual, or",
+        ),
     ],
 )
 def test_wrong_networks_of_dual_stack(spec: dict[str, Any], told: str) -> None:
@@ -176,7 +244,15 @@ def test_every_field() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [None, FULL, {"internet": {"hosts": []}, "nodes": [{"count": 60}]}, {"masquerade": True}]
+    "spec",
+    [
+        None,
+        FULL,
+        OUTSIDE,
+        {"ipFamily": "dual"},
+        {"internet": {"hosts": []}, "nodes": [{"count": 60}]},
+        {"masquerade": True},
+    ],
 )
 def test_the_object_is_a_cluster_file_again(spec: dict[str, Any] | None) -> None:
     before = parsed(spec)
@@ -371,6 +447,18 @@ def test_all_errors_are_told_at_once() -> None:
     with pytest.raises(ClusterFileError) as refused:
         parsed({"nodes": [{"name": "a"}, {"name": "a"}], "podCIDR": "10.96.0.0/16", "fabric": {"edge": "x"}})
     assert [error.path for error in refused.value.errors] == ["spec.podCIDR", "spec.fabric.edge", "spec.nodes[1].name"]
+
+
+def test_a_wrong_network_is_told_once() -> None:
+    """What else needs it is not told to be wrong."""
+    internet = {
+        "nat": {"cidr": "198.51.100.0/24,2001:db8::/64", "addresses": ["198.51.100.1", "2001:db8::1"]},
+        "hosts": [{"name": "e1", "address": "203.0.113.9,2001:db8::9"}],
+    }
+    masquerade = {"nonMasqueradeCIDRs": ["fd99::/64"]}
+    with pytest.raises(ClusterFileError) as refused:
+        parsed({"podCIDR": "10.1.0.0/16,fd01:::/56", "internet": internet, "masquerade": masquerade})
+    assert [error.path for error in refused.value.errors] == ["spec.podCIDR"]
 
 
 def test_load_names_file_and_place(tmp_path: Path) -> None:

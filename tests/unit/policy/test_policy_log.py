@@ -26,6 +26,7 @@ from kmn.policy.world import World
 
 NOON = dt.datetime(2030, 1, 2, 12, 0, 0, 34567, tzinfo=dt.UTC)
 CLIENT, WEB, NODE, HOST = "10.244.2.2", "10.244.1.2", "172.18.0.2", "203.0.113.10"
+HOST6 = "2001:db8:203::a"
 
 ALLOW_CLIENTS = policy("web", **SERVER, ingress=[{"from": [CLIENTS], "ports": [{"port": 80}]}])
 DENY_ALL = policy("deny", podSelector={}, policyTypes=["Ingress", "Egress"])
@@ -51,7 +52,7 @@ SURROUNDINGS: list[Object] = [
     },
     {
         "apiVersion": "kmn.io/v1", "kind": "Edge", "metadata": {"name": "default"},
-        "spec": {"hosts": [{"name": "e1", "ip": HOST}]},
+        "spec": {"hosts": [{"name": "e1", "ip": HOST, "ips": [HOST, HOST6]}]},
     },
     pod("s", 1, 2, app="web"),
     pod("c", 2, 2, app="client"),
@@ -115,6 +116,10 @@ def entry(objects: World, what: PacketIn) -> Entry:
         pytest.param(
             [ALLOW_CLIENTS, DENY_ALL], told("Pod/x/s Ingress", source=HOST),
             "host e1 -> pod x/s, 80/TCP: ingress denied: default deny of policies x/deny, x/web", id="default deny",
+        ),
+        pytest.param(
+            [ALLOW_CLIENTS, DENY_ALL], told("Pod/x/s Ingress", source=HOST6, destination="fd00::9"),
+            "host e1 -> fd00::9, 80/TCP: ingress denied: default deny of policies x/deny, x/web", id="by IPv6",
         ),
         pytest.param(
             [ALLOW_CLIENTS, DENY_ALL], told("Pod/x/c Egress", PolicyTable.EGRESS_POLICY),
