@@ -265,6 +265,68 @@ def policy_counters(
     raise typer.Exit(show(namespace, output, name))
 
 
+ingress = typer.Typer(help="What becomes of requests that come to ingress controllers.", no_args_is_help=True)
+app.add_typer(ingress, name="ingress")
+
+
+@ingress.command("explain")
+def ingress_explain(
+    url: Annotated[str, typer.Argument(metavar="URL", help="http://HOST/PATH, https://HOST/PATH.")],
+    method: Annotated[str, typer.Option("--method", "-X", help="Of the request.")] = "GET",
+    header: Annotated[
+        list[str] | None, typer.Option("--header", "-H", help="'NAME: VALUE', also Host. Repeatable.")
+    ] = None,
+    from_: Annotated[str | None, typer.Option("--from", metavar="ADDRESS", help="The client's.")] = None,
+    class_: Annotated[str | None, typer.Option("--class", help="Ask the controller of this IngressClass.")] = None,
+    controller: Annotated[str | None, typer.Option(help="Ask this one (spec.controller of its classes).")] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml.")] = "text",
+    name: NameOption = None,
+) -> None:
+    """Which rule a request goes by, why no other, and what becomes of it. No packet is sent. Exit code 0: it is
+    forwarded or redirected; 1: it is not; 2: an error."""
+    from kmn.cli.ingress import Query, show
+
+    query = Query(url, method, tuple(header or ()), from_, class_, controller, output)
+    raise typer.Exit(show(query, name))
+
+
+@ingress.command("log")
+def ingress_log(
+    output: Annotated[str, typer.Option("--output", "-o", help="text, or json: an object a line.")] = "text",
+    json_: Annotated[bool, typer.Option("--json", help="The same as -o json.")] = False,
+    namespace: Annotated[
+        str | None,
+        typer.Option("--namespace", "-n", help="Only rules of objects here.", autocompletion=complete.namespaces),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Only requests for this host.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only answers with this status: 404, 5xx.")] = None,
+    ingress_: Annotated[
+        str | None, typer.Option("--ingress", metavar="[NS/]NAME", help="Only rules of this Ingress.")
+    ] = None,
+    tail: Annotated[int, typer.Option(min=0, help="Begin with so many of the requests before.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", "-f", help="Go on with what comes.")] = True,
+    name: NameOption = None,
+) -> None:
+    """Requests as they end: who asked for what, which rule decided, which pod answered. Ctrl-C ends it."""
+    from kmn.cli.ingresslog import Filter, Query
+    from kmn.cli.ingresslog import follow as run
+
+    wanted = Filter(namespace, host, status, ingress_)
+    raise typer.Exit(run(Query(wanted, "json" if json_ else output, tail, follow), name))
+
+
+@ingress.command("counters")
+def ingress_counters(
+    namespace: NamespaceOption = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="table, json or yaml.")] = "table",
+    name: NameOption = None,
+) -> None:
+    """What each rule has got so far, by backend and pod: answers by class of status, bytes, durations."""
+    from kmn.cli.ingresscounters import show
+
+    raise typer.Exit(show(namespace, output, name))
+
+
 @app.command()
 def reach(
     port: Annotated[

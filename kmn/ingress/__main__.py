@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import logging
 import sys
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import uvloop
 
 from kmn.ingress.certificates import self_signed
+from kmn.ingress.counting import COUNTERS_SOCKET, Counting
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
-from kmn.ingress.proxy import PodProxy
-from kmn.ingress.state import RESOURCES, State, View
+from kmn.ingress.proxy import PodProxy, folder_of
+from kmn.ingress.state import RESOURCES, State, View, balancer
 from kmn.ingress.status import Report, Writer, report_of
 from kmn.k8s.errors import ApiError
 from kmn.k8s.feed import Feed
 from kmn.k8s.objects import Key, Object, annotation, uid_of
-from kmn.k8s.resources import APPLICATIONLOADBALANCERS, PODS, Resource
+from kmn.k8s.resources import APPLICATIONLOADBALANCERS, ENDPOINTSLICES, PODS, Resource
 from kmn.k8s.rest import RestClient
 from kmn.programs.placement import Place, Placement
 from kmn.programs.serving import serve
@@ -43,23 +46,23 @@ class Controllers:
         self._folder = folder
         self._state = State(self_signed(_DEFAULT_NAME))
         self._views: dict[str, View] = {}
-        self._outside: dict[str, View] = {}  # of application load balancers, by group
         self._seen = 0  # the version of the state that they are of
         self._changed = asyncio.Event()
         self._writer = Writer(client)
         self._told: Report | None = None
         self._telling: asyncio.Future[bool] | None = None
+        self._counting = Counting(self._look_at_logs)
         self._ours: set[str] = set()  # all addresses that there have been
         # Something may have changed while a proxy was started.
         self._pods = Placement(
             INGRESS_PROGRAM,
-            lambda place: self._proxy(place, self._state.view(place.detail)),
+            self._proxy,
             detail=lambda pod: annotation(pod, CONTROLLER) or "",
             started=self._changed.set,
         )
         self._balancers = Placement(
             INGRESS_PROGRAM,
-            lambda place: self._proxy(place, self._state.view_of_balancer(place.detail)),
+            self._proxy,
             started=self._changed.set,
             place=_place_of_balancer,
         )
@@ -72,6 +75,8 @@ class Controllers:
             self._pods.update(key, obj)
         elif resource is APPLICATIONLOADBALANCERS:
             self._balancers.update(key, obj)
+        elif resource is ENDPOINTSLICES:
+            self._counting.name(key, obj)
 
     async def run(self) -> None:
         """Work until cancelled; then no proxy is left."""
@@ -79,32 +84,34 @@ class Controllers:
             self._look()
             placing = {asyncio.create_task(each.run()) for each in (self._pods, self._balancers)}
             try:
-                while True:
-                    self._changed.clear()
-                    self._look()
-                    await self._bring_into_force()
-                    self._tell(writing)
-                    waiting = asyncio.create_task(self._changed.wait())
-                    await asyncio.wait({waiting, *placing}, return_when=asyncio.FIRST_COMPLETED)
-                    waiting.cancel()
-                    for task in placing:
-                        if task.done():
-                            task.result()  # raises what ended it
+                async with self._counting.told(self._folder / COUNTERS_SOCKET):
+                    await self._work(placing, writing)
             finally:
                 for task in placing:
                     task.cancel()
                 await asyncio.gather(*placing, return_exceptions=True)
 
+    async def _work(self, placing: Collection[asyncio.Task[None]], writing: ThreadPoolExecutor) -> None:
+        while True:
+            self._changed.clear()
+            self._look()
+            await self._bring_into_force()
+            self._tell(writing)
+            waiting = asyncio.create_task(self._changed.wait())
+            await asyncio.wait({waiting, *placing}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            for task in placing:
+                if task.done():
+                    task.result()  # raises what ended it
+
     def _look(self) -> None:
         if self._state.version == self._seen:
             return
         self._seen = self._state.version
-        self._views = {controller: self._state.view(controller) for controller in self._state.controllers()}
-        self._outside = {group: self._state.view_of_balancer(group) for group in self._state.balancers()}
+        self._views = self._state.views()
 
     async def _bring_into_force(self) -> None:
-        proxies = [(proxy, self._views.get(proxy.place.detail)) for proxy in self._pods.serving.values()]
-        proxies += [(proxy, self._outside.get(proxy.place.detail)) for proxy in self._balancers.serving.values()]
+        proxies = [(proxy, self._views.get(proxy.place.detail)) for proxy in self._serving()]
         await asyncio.gather(*(proxy.update(view.config) for proxy, view in proxies if view is not None))
 
     def _tell(self, writing: ThreadPoolExecutor) -> None:
@@ -125,26 +132,35 @@ class Controllers:
             self._changed.set()
 
     def _report(self) -> Report:
-        serving = {proxy.place.detail for proxy in self._balancers.serving.values()}
-        views = [*self._views.values(), *(view for group, view in self._outside.items() if group in serving)]
+        # A load balancer is there when its proxy is; controllers have theirs behind one that is there before.
+        serving = {proxy.place.detail for proxy in self._balancers.serving.values()} | self._state.controllers()
+        views = [view for name, view in self._views.items() if name in serving]
         wanted = {key: view.addresses for view in views for key in view.ingresses}
         self._ours |= {address for view in views for address in view.addresses}
         problems = [*(problem for view in views for problem in view.problems), *self._state.groups()[1]]
         return report_of(dict(self._state.ingresses()), wanted, self._ours, problems, self._state.find)
 
-    def _proxy(self, place: Place, view: View) -> PodProxy:
-        short = place.uid[:8]  # the path of a Unix socket may be no longer than 107 bytes
-        return PodProxy(
-            place, self._folder / "ingress" / short, self._folder / "log" / f"envoy-{short}.log", view.config
-        )
+    def _proxy(self, place: Place) -> PodProxy:
+        view = self._views.get(place.detail) or self._state.view(place.detail)
+        folder = folder_of(self._folder, place.uid)
+        log_file = self._folder / "log" / f"envoy-{folder.name}.log"
+        count = functools.partial(self._counting.take, place.detail)
+        return PodProxy(place, folder, log_file, view.config, count)
+
+    def _look_at_logs(self) -> None:
+        for proxy in self._serving():
+            proxy.log.look()
+
+    def _serving(self) -> list[PodProxy]:
+        return [*self._pods.serving.values(), *self._balancers.serving.values()]
 
 
-def _place_of_balancer(balancer: Object) -> Place | None:
+def _place_of_balancer(obj: Object) -> Place | None:
     """None for one that is at the edge no more, or not yet."""
-    status = balancer.get("status") or {}
+    status = obj.get("status") or {}
     if not status.get("netns"):
         return None
-    return Place(uid_of(balancer), status["netns"], (status["address"],), balancer["spec"]["group"])
+    return Place(uid_of(obj), status["netns"], (status["address"],), balancer(obj["spec"]["group"]))
 
 
 async def _serve(client: RestClient, folder: Path) -> None:

@@ -199,7 +199,7 @@ class Text(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """On a header or a query parameter."""
+    """On a header or a query parameter. A header that is not there is empty to a negated one."""
 
     name: str
     text: Text

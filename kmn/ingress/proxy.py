@@ -12,19 +12,21 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import envoy
 
+from kmn.ingress.envoy.accesslog import ACCESS_LOG_FILE, FLUSH_OPTIONS
 from kmn.ingress.envoy.config import ADMIN_SOCKET, CLUSTERS_FILE, LISTENERS_FILE, Config, bootstrap
 from kmn.ingress.envoy.forms import Resource
 from kmn.ingress.envoy.listeners import route_file
+from kmn.ingress.logkeeper import LogKeeper
 from kmn.naming import NETNS_DIR
 from kmn.programs.placement import Place
 from kmn.supervise import Child
 
-__all__ = ["PodProxy"]
+__all__ = ["PodProxy", "access_logs", "folder_of"]
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +36,30 @@ _PATIENCE = 5.0  # seconds until one that is not is complained about
 _CLUSTERS, _LISTENERS = "cluster_manager.cds.version_text", "listener_manager.lds.version_text"
 
 
-class PodProxy:
-    """From :meth:`start` to :meth:`stop`. ``folder`` is its own; it is made here."""
+def folder_of(run: Path, uid: str) -> Path:
+    """Where the proxy of a pod has its files, in a cluster's folder."""
+    return run / "ingress" / uid[:8]  # the path of a Unix socket may be no longer than 107 bytes
 
-    def __init__(self, place: Place, folder: Path, log_file: Path, config: Config) -> None:
+
+def access_logs(run: Path) -> dict[str, Path]:
+    """Those of all proxies of a cluster, by the names of their folders, which are the beginnings of uids."""
+    return {folder.name: folder / ACCESS_LOG_FILE for folder in run.glob("ingress/*")}
+
+
+class PodProxy:
+    """From :meth:`start` to :meth:`stop`. ``folder`` is its own; it is made here. ``count`` gets the lines of the
+    access log."""
+
+    def __init__(
+        self, place: Place, folder: Path, log_file: Path, config: Config, count: Callable[[Sequence[bytes]], None]
+    ) -> None:
         self.place = place
         self._folder = folder
         self._config = config
         self._version = 0
         self._lock = asyncio.Lock()
-        options = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning")
+        self.log = LogKeeper(folder / ACCESS_LOG_FILE, self._reopen_logs, count)
+        options = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", *FLUSH_OPTIONS)
         self._child = Child(
             f"Envoy in {place.netns}",
             [
@@ -71,10 +87,12 @@ class PodProxy:
             self._write(route_file(table), [routes])
         self._write(LISTENERS_FILE, self._config.listeners)
         await self._child.start()
+        self.log.start()
 
     async def stop(self) -> None:
         """Connections end; the files, keys among them, are gone."""
         await self._child.stop()
+        await self.log.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def update(self, config: Config) -> None:
@@ -113,21 +131,30 @@ class PodProxy:
 
     async def _in_force(self, statistic: str) -> str | None:
         """The version that a statistic tells, None when Envoy does not answer."""
+        answer = await self._admin("GET", f"/stats?filter=^{statistic}$")
+        if answer is None:
+            return None
+        found = next((line for line in answer.splitlines() if line.startswith(statistic)), "")
+        return found.partition(": ")[2].strip('"')
+
+    async def _reopen_logs(self) -> None:
+        await self._admin("POST", "/reopen_logs")
+
+    async def _admin(self, method: str, path: str) -> str | None:
+        """What Envoy answers, None when it does not."""
         try:
             reader, writer = await asyncio.open_unix_connection(str(self._folder / ADMIN_SOCKET))
         except OSError:
             return None
         try:
-            request = f"GET /stats?filter=^{statistic}$ HTTP/1.1\r\nHost: envoy\r\nConnection: close\r\n\r\n"
+            request = f"{method} {path} HTTP/1.1\r\nHost: envoy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             writer.write(request.encode())
             async with asyncio.timeout(_PATIENCE):
-                answer = (await reader.read()).decode()
+                return (await reader.read()).decode()
         except (OSError, TimeoutError):
             return None
         finally:
             writer.close()
-        found = next((line for line in answer.splitlines() if line.startswith(statistic)), "")
-        return found.partition(": ")[2].strip('"')
 
     def _write(self, name: str, resources: Iterable[Resource]) -> str:
         """Replace a file of resources; its version."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from kmn.ingress.backends import Endpoints, endpoints_of, node_ports_of
+from kmn.ingress.backends import DNS_SERVICE, Endpoints, endpoints_of, node_ports_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
 from kmn.ingress.classes import controller_of
 from kmn.ingress.dialects.alb import rules as alb
@@ -30,12 +30,20 @@ from kmn.k8s.resources import (
     Resource,
 )
 
-__all__ = ["RESOURCES", "State", "View"]
+__all__ = ["RESOURCES", "State", "View", "balancer"]
 
 RESOURCES = (
     INGRESSES, INGRESSCLASSES, SERVICES, ENDPOINTSLICES, SECRETS, PODS, NODES, APPLICATIONLOADBALANCERS,
 )  # fmt: skip
 _KINDS = {"Ingress": INGRESSES}
+
+
+_BALANCER = f"{ALB_CONTROLLER} "  # what names of application load balancers begin with, among those of controllers
+
+
+def balancer(group: str) -> str:
+    """How the load balancer of a group of Ingresses is called among controllers."""
+    return f"{_BALANCER}{group}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +101,27 @@ class State:
         return {controller for pod in self._objects[PODS].values() if (controller := annotation(pod, CONTROLLER))}
 
     def balancers(self) -> dict[str, Object]:
-        """Application load balancers by the group of Ingresses that they are for, those that have a place."""
+        """Application load balancers that have a place, by what :meth:`view` calls them."""
         found = self._objects[APPLICATIONLOADBALANCERS].values()
-        return {each["spec"]["group"]: each for each in found if (each.get("status") or {}).get("netns")}
+        return {balancer(each["spec"]["group"]): each for each in found if (each.get("status") or {}).get("netns")}
+
+    def views(self) -> dict[str, View]:
+        """Of all that have proxies."""
+        return {name: self.view(name) for name in (*self.controllers(), *self.balancers())}
 
     def view(self, controller: str) -> View:
-        """What a controller does with what there is."""
+        """What a controller does with what there is, or an application load balancer."""
+        if controller.startswith(_BALANCER):
+            return self._view_of_balancer(controller)
         taken = self._taken(controller)
         return self._view(taken, routing_of(taken.values()), self._addresses(controller))
 
-    def view_of_balancer(self, group: str) -> View:
-        """What an application load balancer does; nothing without Ingresses."""
-        found, balancer = self.groups()[0].get(group), self.balancers().get(group)
+    def _view_of_balancer(self, name: str) -> View:
+        """Nothing without Ingresses."""
+        found, there = self.groups()[0].get(name.removeprefix(_BALANCER)), self.balancers().get(name)
         routing = alb.routing_of(found, self._objects[SERVICES]) if found is not None else Routing((), {})
         taken = {key_of(each): each for each in found.members} if found is not None else {}
-        return self._view(taken, routing, (balancer["spec"]["hostname"],) if balancer is not None else ())
+        return self._view(taken, routing, (there["spec"]["hostname"],) if there is not None else ())
 
     def groups(self) -> tuple[dict[str, Group], tuple[Problem, ...]]:
         """The Ingresses of class ``alb`` by group, and what is wrong with those that are in none."""
@@ -126,8 +140,7 @@ class State:
         endpoints = {}
         why: dict[Upstream, str] = {}
         for upstream in sorted(routing.upstreams(), key=str):
-            found = self._endpoints(upstream)
-            endpoints[upstream] = found.addresses
+            endpoints[upstream] = found = self._resolved(self._endpoints(upstream))
             if found.problem is not None:
                 why[upstream] = found.problem
         problems += _of_backends(routing, why)
@@ -187,6 +200,23 @@ class State:
         if address is not None:
             self._nodes[key] = address
         return before != address
+
+    def _resolved(self, endpoints: Endpoints) -> Endpoints:
+        """External ones are looked up with the cluster's DNS, as it is asked in pods."""
+        if not endpoints.external:
+            return endpoints
+        dns = self._objects[SERVICES].get(DNS_SERVICE)
+        address = dns["spec"].get("clusterIP", "None") if dns is not None else "None"
+        if address == "None":
+            return Endpoints((), f"its name cannot be looked up: there is no Service {DNS_SERVICE} with an address")
+        return endpoints._replace(resolver=address)
+
+    def alone(self, ingress: Object) -> Routing:
+        """What an Ingress would say if it were the only one."""
+        if controller_of(ingress, self._objects[INGRESSCLASSES]) == ALB_CONTROLLER:
+            groups, _ = groups_of([ingress])
+            return alb.routing_of(groups[0], self._objects[SERVICES]) if groups else Routing((), {})
+        return routing_of([ingress])
 
     def _file_slice(self, key: Key, before: Object | None, after: Object | None) -> None:
         for each in (before, after):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+from kmn.ingress.backends import Endpoints
 from kmn.ingress.envoy.forms import Resource, address, kind, seconds, typed
 from kmn.ingress.model import HealthCheck, Protocol, Upstream
 
@@ -14,23 +13,38 @@ _ALL_ILL = 1  # percent, which Envoy rounds: none of up to a hundred is well
 _CONNECT_TIMEOUT = 5.0  # seconds, as ingress-nginx' proxy-connect-timeout
 
 
-def cluster(upstream: Upstream, addresses: Iterable[tuple[str, int]]) -> Resource:
+def cluster(upstream: Upstream, endpoints: Endpoints) -> Resource:
     """Without endpoints requests are answered 503."""
     check = upstream.health.port if upstream.health is not None else None
     elsewhere = {"health_check_config": {"port_value": check}} if check is not None else {}
-    ends = [{"endpoint": {"address": address(ip, port), **elsewhere}} for ip, port in addresses]
+    ends = [{"endpoint": {"address": address(ip, port), **elsewhere}} for ip, port in endpoints.addresses]
     thresholds = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), _MANY)
     name = str(upstream)
     patience = _CONNECT_TIMEOUT if upstream.connect_timeout is None else upstream.connect_timeout
     return {
         "@type": kind("config.cluster.v3.Cluster"),
         "name": name,
-        "type": "STATIC",
+        **(_by_name(endpoints.resolver) if endpoints.external else {"type": "STATIC"}),
         "connect_timeout": seconds(patience),
         "circuit_breakers": {"thresholds": [thresholds]},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": ends}]},
-        **_protocol(upstream.protocol),
-        **(_checked(upstream.health, upstream.protocol) if upstream.health is not None else {}),
+        **_protocol(endpoints.spoken(upstream)),
+        **(_checked(upstream.health, endpoints.spoken(upstream)) if upstream.health is not None else {}),
+    }
+
+
+def _by_name(resolver: str) -> Resource:
+    """The name's addresses, asked for again as often as its TTL says. Nobody else waits for them."""
+    message = "extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"
+    options = {"no_default_search_domain": True}
+    cares = typed("envoy.network.dns_resolver.cares", message, resolvers=[address(resolver, 53)],
+                  dns_resolver_options=options)  # fmt: skip
+    return {
+        "type": "STRICT_DNS",
+        "typed_dns_resolver_config": cares,
+        "dns_lookup_family": "V4_PREFERRED",
+        "respect_dns_ttl": True,
+        "wait_for_warm_on_init": False,
     }
 
 

@@ -6,9 +6,10 @@ for the order in which files change. The bootstrap alone is fixed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kmn.ingress.backends import Endpoints
 from kmn.ingress.certificates import KeyPair
 from kmn.ingress.envoy.clusters import cluster
 from kmn.ingress.envoy.forms import Resource, file_source
@@ -25,17 +26,21 @@ LISTENERS_FILE, CLUSTERS_FILE = "listeners.json", "clusters.json"
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that changes. Routes by their table, clusters by name, secrets by the name of their file."""
+    """Everything that changes. Routes by their table, clusters by name, secrets by the name of their file; and what it
+    was made of, for those who explain it."""
 
     listeners: tuple[Resource, ...]
     routes: Mapping[str, Resource]
     clusters: Mapping[str, Resource]
     secrets: Mapping[str, Resource]
+    routing: Routing
+    endpoints: Mapping[Upstream, Endpoints]
+    certified: frozenset[Key]  # Secrets whose certificate is shown
 
 
 def config_of(
     routing: Routing,
-    endpoints: Mapping[Upstream, Iterable[tuple[str, int]]],
+    endpoints: Mapping[Upstream, Endpoints],
     pairs: Mapping[Key, KeyPair],
     default_certificate: KeyPair,
 ) -> Config:
@@ -44,8 +49,11 @@ def config_of(
     return Config(
         listeners=tuple(listener(entrance, certificates) for entrance in routing.entrances),
         routes={name: route_configuration(name, table) for name, table in routing.tables.items()},
-        clusters={str(upstream): cluster(upstream, addresses) for upstream, addresses in endpoints.items()},
+        clusters={str(upstream): cluster(upstream, found) for upstream, found in endpoints.items()},
         secrets=certificates.files(),
+        routing=routing,
+        endpoints=endpoints,
+        certified=frozenset(pairs),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kmn.ingress.certificates import KeyPair
+from kmn.ingress.envoy.accesslog import access_log, as_sent, stream_log
 from kmn.ingress.envoy.forms import Resource, address, file_source, kind, typed
 from kmn.ingress.envoy.routes import NOWHERE
 from kmn.ingress.model import ANY_HOST, Certificate, Entrance, Share, Stream
@@ -108,6 +109,8 @@ def _clear(entrance: Entrance) -> Resource:
 def _connection_manager(table: str) -> Resource:
     return _http_filter(
         table,
+        as_sent(),
+        access_log=access_log(),
         rds={"config_source": file_source(route_file(table)), "route_config_name": table},
         use_remote_address=True,
         server_header_transformation="PASS_THROUGH",
@@ -118,11 +121,11 @@ def _connection_manager(table: str) -> Resource:
     )
 
 
-def _http_filter(statistics: str, **fields: Any) -> Resource:
+def _http_filter(statistics: str, *before: Resource, **fields: Any) -> Resource:
     message = "extensions.filters.http.router.v3.Router"
     router = typed("envoy.filters.http.router", message, suppress_envoy_headers=True)
     manager = "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-    own = {"stat_prefix": statistics, "http_filters": [router]}
+    own = {"stat_prefix": statistics, "http_filters": [*before, router]}
     return typed("envoy.filters.network.http_connection_manager", manager, **own, **fields)
 
 
@@ -130,7 +133,7 @@ def _tcp_proxy(shares: Iterable[Share], statistics: str) -> Resource:
     weighted = [{"name": str(share.upstream or NOWHERE), "weight": share.weight} for share in shares if share.weight]
     target = {"weighted_clusters": {"clusters": weighted}} if weighted else {"cluster": NOWHERE}
     message = "extensions.filters.network.tcp_proxy.v3.TcpProxy"
-    return typed("envoy.filters.network.tcp_proxy", message, stat_prefix=statistics, **target)
+    return typed("envoy.filters.network.tcp_proxy", message, stat_prefix=statistics, access_log=stream_log(), **target)
 
 
 def _stream_chain(stream: Stream) -> Resource:

@@ -50,6 +50,8 @@ _VARIABLES = {
     "host": "%REQ(:AUTHORITY)%", "path": "%PATH(NQ)%", "target": "%REQ(:PATH)%", "query": "%QUERY_PARAMS(ORIG)%",
 }  # fmt: skip
 _NOT_FOUND = {"direct_response": {"status": 404}}
+# Its name tells the access log why; routes that are not there have none.
+_NO_HOST = {"name": "no host", "match": {"prefix": "/"}, **_NOT_FOUND}
 _WITHOUT_TLS = {"name": "x-forwarded-proto", "string_match": {"exact": "http"}}  # Envoy's own word
 
 
@@ -76,11 +78,12 @@ def _forwarded(manner: Manner) -> Iterator[tuple[str, str]]:
 def _virtual_host(host: Host, fallback: Host) -> Resource:
     name = host.name or "*"
     if host.deep or not name.startswith("*."):
-        return {"name": name, "domains": [name], "routes": list(_routes(host.rules))}
+        routes = list(_routes(host.rules))
+        return {"name": name, "domains": [name], "routes": routes if host.rules or host.name else [_NO_HOST]}
     # Envoy's wildcard stands for any number of labels, this one for one: hosts with more are nobody's.
     guard = {"name": ":authority", "string_match": {"safe_regex": {"regex": _one_label(name)}}}
     refusal = {"match": {"prefix": "/", "headers": [guard]}, **_NOT_FOUND}
-    routes = [*_routes(host.rules, guard), refusal, *_routes(fallback.rules)]
+    routes = [*_routes(host.rules, guard), refusal, *(_routes(fallback.rules) if fallback.rules else (_NO_HOST,))]
     return {"name": name, "domains": [name], "routes": routes}
 
 
@@ -132,6 +135,8 @@ def _condition(condition: Condition) -> Resource:
     inverted = {"invert_match": True} if condition.negated else {}
     if condition.text.how is How.PRESENT:
         return {"name": condition.name, "present_match": True, **inverted}
+    if condition.negated:
+        inverted["treat_missing_header_as_empty"] = True  # otherwise what is missing is unlike nothing
     return {"name": condition.name, "string_match": _string(condition.text), **inverted}
 
 
@@ -239,7 +244,8 @@ def _mirror(mirror: Mirror) -> Resource:
 
 def _instead_of_prefix(path: Text, text: str) -> Resource:
     """/a/b with the prefix /a becomes ``text``/b, and /a ``text``: never with two slashes."""
-    pattern = f"^{re.escape(path.value)}/*" if path.value else "^/"
+    case = "(?i)" if path.ignore_case else ""
+    pattern = f"{case}^{re.escape(path.value)}/*" if path.value else "^/"
     whole = text.rstrip("/")
     if not whole:
         return {"regex_rewrite": _regex_rewrite(pattern, "/")}

@@ -17,7 +17,7 @@ from kmn.k8s.errors import NotFound
 
 COMMANDS = (
     "up", "down", "clean", "list", "apply", "delete", "get", "exec", "cli", "kubeconfig", "ovs", "policy",
-    "reach", "demo", "test")  # fmt: skip
+    "ingress", "reach", "demo", "test")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("policy log -o xml", "kmn: -o xml: not known"),
         ("policy counters -o xml", "kmn: -o xml: not known"),
         ("policy log", "kmn: no cluster is running"),
+        ("ingress log -o xml", "kmn: -o xml: not known"),
+        ("ingress log --status 6xx", "kmn: --status 6xx: not understood"),
+        ("ingress counters -o xml", "kmn: -o xml: not known"),
+        ("ingress log", "kmn: no cluster is running"),
+        ("ingress counters", "kmn: no cluster is running"),
         ("policy counters", "kmn: no cluster is running"),
         ("get pdos", 'kmn: the server has no resource type "pdos"'),
         ("up --name Not_A_Label", "Not_A_Label"),
@@ -66,6 +71,21 @@ def test_errors_are_a_line_and_an_exit_code(line: str, message: str, capsys: pyt
     err = capsys.readouterr().err
     assert message in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("ingress explain http://shop.example/", "kmn: no cluster is running"),
+        ("ingress explain ftp://shop.example/", "kmn: ftp://shop.example/: not understood"),
+        ("ingress explain shop.example -o xml", "kmn: -o xml: not known"),
+    ],
+)
+def test_where_exit_codes_have_meanings_errors_have_their_own(
+    line: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_wrong_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,15 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
-from ingress_objects import ingress, path, rule, service_object
+from ingress_objects import ingress, path, rule, service_object, slice_of
 
+from kmn.cli.ingress import Query, asked_of
+from kmn.ingress.certificates import self_signed
 from kmn.ingress.dialects.alb.annotations import Notes
 from kmn.ingress.dialects.alb.conditions import match_of, path_patterns, source_pattern
 from kmn.ingress.dialects.alb.groups import Group, Listener, balancer_name, groups_of, hostname_of
 from kmn.ingress.dialects.alb.rules import routing_of
+from kmn.ingress.explain import Explanation, explain
 from kmn.ingress.model import (
     Answer,
     Backend,
@@ -32,7 +35,10 @@ from kmn.ingress.model import (
     Text,
     Upstream,
 )
+from kmn.ingress.state import State
 from kmn.k8s.objects import Key, Object
+from kmn.k8s.resources import APPLICATIONLOADBALANCERS, ENDPOINTSLICES, INGRESSCLASSES, INGRESSES
+from kmn.k8s.resources import SERVICES as SERVICE
 
 PREFIX = "alb.ingress.kubernetes.io/"
 EVERYBODY = (IPv4Network("0.0.0.0/0"),)
@@ -416,3 +422,32 @@ def test_what_says_nothing_of_packets_is_not_told_of() -> None:
     routing = routed(alb("x", default="a", tags="a=b", ip_address_type="ipv4", load_balancer_attributes=attributes))
     assert not routing.problems
     assert rules_at(routing, 80)[0].treatment.idle_timeout == 30.0
+
+
+# --- explained
+
+
+def test_a_request_is_explained_by_what_the_load_balancer_does() -> None:
+    state = State(self_signed("x"))
+    reference = {"metadata": {"name": "nginx"}, "spec": {"controller": "ingress.k8s.aws/alb"}}
+    state.update(INGRESSCLASSES, Key("", "nginx"), reference)
+    away = {"type": "redirect", "redirectConfig": {"host": "www.#{host}", "statusCode": "HTTP_302"}}
+    made = alb("x", rule("shop.example", path("/a", "a"), annotated("away", text="/b")), actions__away=away,
+               scheme="internet-facing", target_type="ip")  # fmt: skip
+    state.update(INGRESSES, Key("default", "x"), made)
+    spec, status = {"group": "default/x", "hostname": "h"}, {"netns": "n", "address": "192.0.2.1"}
+    placed = {"metadata": {"name": "k8s-x"}, "spec": spec, "status": status}
+    state.update(APPLICATIONLOADBALANCERS, Key("", "k8s-x"), placed)
+    state.update(SERVICE, Key("default", "a"), service_object("a"))
+    state.update(ENDPOINTSLICES, Key("default", "a-1"), slice_of("a", "10.244.1.2"))
+    ((name, view),) = state.views().items()
+    assert (name, view.addresses) == ("ingress.k8s.aws/alb default/x", ("h",))
+
+    def explained(url: str) -> Explanation:
+        return explain(asked_of(Query(url)), name, view, str, state.alone)
+
+    found = explained("http://shop.example/a/x")
+    assert found.verdict == "forwarded"
+    assert [target.endpoints for target in found.targets] == [("10.244.1.2:8080",)]
+    assert explained("http://shop.example/b/c?d=e").location == "http://www.shop.example:80/b/c?d=e"
+    assert explained("http://other.example/a").verdict == "answered 404"

@@ -8,6 +8,7 @@ from typing import Any
 
 from ingress_objects import ingress, path, rule
 
+from kmn.ingress.backends import Endpoints
 from kmn.ingress.certificates import KeyPair
 from kmn.ingress.envoy.config import Config, config_of
 from kmn.ingress.model import Backend, Protocol, Upstream
@@ -20,7 +21,7 @@ PAIR = KeyPair("certificate", "key")
 
 def configured(*ingresses: Object, pairs: Iterable[Key] = (), **endpoints: Any) -> Config:
     routing = routing_of(ingresses)
-    ends = {up: endpoints.get(up.backend.service, ()) for up in sorted(routing.upstreams(), key=str)}
+    ends = {up: Endpoints(endpoints.get(up.backend.service, ())) for up in sorted(routing.upstreams(), key=str)}
     return config_of(routing, ends, dict.fromkeys(pairs, PAIR), DEFAULT)
 
 
@@ -65,7 +66,7 @@ def test_a_wildcard_is_one_label() -> None:
 
 
 def test_endpoints_of_a_cluster() -> None:
-    config = configured(ingress("i", rule("a", path("/", "s"), path("/n", "none"))), s=[("10.244.0.2", 8080)])
+    config = configured(ingress("i", rule("a", path("/", "s"), path("/n", "none"))), s=(("10.244.0.2", 8080),))
     ends = {
         name: [
             tuple(end["endpoint"]["address"]["socket_address"].values())

@@ -12,7 +12,7 @@ from kmn.ingress.backends import Endpoints, endpoints_of
 from kmn.ingress.certificates import key_pair_of, self_signed
 from kmn.ingress.envoy.config import Config
 from kmn.ingress.manifests import ingress_objects
-from kmn.ingress.model import Backend, Owner, Problem
+from kmn.ingress.model import Backend, Owner, Problem, Protocol, Upstream
 from kmn.ingress.state import State
 from kmn.ingress.status import report_of
 from kmn.k8s.objects import Key, Object, key_of
@@ -44,14 +44,75 @@ def test_ready_endpoints_of_a_port(port: Any, service: Object, slices: list[Obje
 
 
 @pytest.mark.parametrize(
+    ("port", "ports", "wanted"),
+    [
+        (80, [{"port": 80, "targetPort": 8080}, {"port": 81}], 8080),
+        ("web", [{"port": 80, "name": "web", "targetPort": "named"}], 80),
+        (7, [], 7),
+        (7, [{"port": 80}], 7),
+    ],
+)
+def test_an_external_name_is_an_endpoint(port: int | str, ports: list[Any], wanted: int) -> None:
+    service = service_object("s", type="ExternalName", externalName="a.example.")
+    service["spec"]["ports"] = ports
+    found = endpoints_of(Backend("default", "s", port), service, [])
+    assert found == Endpoints((("a.example", wanted),), external=True)
+
+
+def test_a_port_that_an_external_name_does_not_have() -> None:
+    service = service_object("s", {"port": 80}, type="ExternalName", externalName="a.example")
+    assert endpoints_of(Backend("default", "s", "web"), service, []).problem == "Service default/s has no TCP port web"
+
+
+def test_an_external_name_is_looked_up_with_the_clusters_dns() -> None:
+    external = service_object("s", {"port": 80}, type="ExternalName", externalName="a.example")
+    state = State(PAIR)
+    nginx = {"metadata": {"name": "nginx"}, "spec": {"controller": NGINX}}
+    things = ((INGRESSCLASSES, nginx), (INGRESSES, ingress("i", rule("a", path("/", "s")))), (SERVICES, external))
+    for resource, obj in things:
+        state.update(resource, key_of(obj), obj)
+    view = state.view(NGINX)
+    (problem,) = view.problems
+    assert problem.message.endswith(
+        "are answered 503: its name cannot be looked up: there is no Service kube-system/kube-dns with an address"
+    )
+    dns = {"metadata": {"name": "kube-dns", "namespace": "kube-system"}, "spec": {"clusterIP": "10.96.0.10"}}
+    state.update(SERVICES, key_of(dns), dns)
+    cluster = state.view(NGINX).config.clusters["default/s:80"]
+    assert cluster["type"] == "STRICT_DNS"
+    resolver = cluster["typed_dns_resolver_config"]["typed_config"]["resolvers"]
+    assert resolver == [{"socket_address": {"address": "10.96.0.10", "port_value": 53}}]
+    (end,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert end["endpoint"]["address"]["socket_address"] == {"address": "a.example", "port_value": 80}
+
+
+@pytest.mark.parametrize(
+    ("said", "ruled", "wanted"),
+    [
+        (None, Protocol.HTTP, Protocol.HTTP),
+        ("kubernetes.io/h2c", Protocol.HTTP, Protocol.H2C),
+        ("kubernetes.io/wss", Protocol.HTTP, Protocol.HTTPS),
+        ("kubernetes.io/ws", Protocol.H2C, Protocol.H2C),
+        ("kubernetes.io/h2c", Protocol.HTTPS, Protocol.HTTPS),
+        ("http", Protocol.HTTP, Protocol.HTTP),
+    ],
+)
+def test_what_is_spoken_with_a_backend(said: str | None, ruled: Protocol, wanted: Protocol) -> None:
+    service = service_object("s", {"port": 80, **({"appProtocol": said} if said else {})})
+    upstream = Upstream(Backend("default", "s", 80), ruled)
+    assert endpoints_of(upstream.backend, service, []).spoken(upstream) is wanted
+
+
+@pytest.mark.parametrize(
     ("service", "why"),
     [
         (None, "Service default/s does not exist"),
         (service_object("s", {"port": 81}), "Service default/s has no TCP port 80"),
         (service_object("s", {"port": 80, "protocol": "UDP"}), "Service default/s has no TCP port 80"),
-        (service_object("s", type="ExternalName"), "is of type ExternalName"),
+        (service_object("s", type="ExternalName", externalName="localhost"), "localhost would be the controller"),
+        (service_object("s", type="ExternalName", externalName="127.0.0.2"), "127.0.0.2 would be the controller"),
     ],
-)
+)  # fmt: skip
 def test_why_there_is_nobody(service: Object | None, why: str) -> None:
     found = endpoints_of(Backend("default", "s", 80), service, [slice_of("s", "10.0.0.1")])
     assert not found.addresses

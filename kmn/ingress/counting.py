@@ -1,0 +1,57 @@
+"""The counts of all ingress controllers of a cluster, and the Unix socket on which they are told.
+
+Whoever connects gets one JSON document, and the end of the connection: see :func:`kmn.ingress.tally.counts_of`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import orjson
+
+from kmn.ingress.tally import Tally
+from kmn.k8s.objects import Key, Object
+
+__all__ = ["COUNTERS_SOCKET", "Counting"]
+
+COUNTERS_SOCKET = "ingress-counters.sock"
+
+
+class Counting:
+    """``look`` is called before counts are told: it takes in what has come to the logs since."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+        self._pods: dict[str, str] = {}  # by address; those that are gone stay until their address is another's
+        self._tally = Tally(lambda address: self._pods.get(address, ""))
+
+    def take(self, controller: str, lines: Sequence[bytes]) -> None:
+        """Lines of the access log of one of a controller's proxies."""
+        self._tally.take(controller, lines)
+
+    def name(self, key: Key, endpoint_slice: Object | None) -> None:
+        """An EndpointSlice says which pods have which addresses."""
+        for endpoint in (endpoint_slice or {}).get("endpoints") or ():
+            pod = (endpoint.get("targetRef") or {}).get("name")
+            if pod:
+                names = dict.fromkeys(endpoint["addresses"], f"{key.namespace}/{pod}")
+                if not names.items() <= self._pods.items():
+                    self._pods |= names
+                    self._tally.forget_names()
+
+    @contextlib.asynccontextmanager
+    async def told(self, path: Path) -> AsyncIterator[None]:
+        """While it lasts, counts are told to those who ask."""
+        # One that was killed has left its socket: asyncio replaces it.
+        async with await asyncio.start_unix_server(self._tell, path):
+            yield
+
+    async def _tell(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._look()
+        with contextlib.suppress(OSError):  # they are gone
+            writer.write(orjson.dumps(self._tally.as_json()))
+            await writer.drain()
+        writer.close()
