@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-NAMES = ("bringup", "throughput", "paths", "services", "policies", "failover", "connections", "memory", "dns")
+NAMES = (
+    "bringup", "throughput", "paths", "services", "balancing", "policies", "failover", "connections", "memory", "dns",
+)  # fmt: skip
 
 
 _RUN = Path("/run")

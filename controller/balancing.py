@@ -17,7 +17,7 @@ from kmn.k8s.objects import Object
 
 __all__ = ["RANDOM", "Balancing", "Scheduler", "cycle", "scheduler_of"]
 
-Scheduler = Literal["random", "rr", "wrr", "sh"]
+Scheduler = Literal["random", "rr", "wrr", "lc", "wlc", "sh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,17 @@ class Balancing:
     @property
     def in_turn(self) -> bool:
         """One endpoint after the other, rather than by a hash."""
-        return self.scheduler in ("rr", "wrr")
+        return self.scheduler in ("rr", "wrr", "lc", "wlc")
+
+    @property
+    def weighted(self) -> bool:
+        """Pods have weights."""
+        return self.scheduler in ("wrr", "wlc")
+
+    @property
+    def leveled(self) -> bool:
+        """Endpoints that have few connections get more of the new ones."""
+        return self.scheduler in ("lc", "wlc")
 
     @property
     def by_address(self) -> bool:

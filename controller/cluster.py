@@ -33,6 +33,7 @@ from controller.features.service import (
     service_flows,
 )
 from controller.features.stale import stale_connections
+from controller.leveling import Leveler
 from controller.numbering import Numbering
 from controller.openflow.cookie import feature_of, object_hash, object_of
 from controller.openflow.match import Address
@@ -122,6 +123,7 @@ class Cluster:
         self._groups = Numbering()
         self._stale: list[Forgotten] = []
         self.outside = Outside()
+        self.leveler = Leveler(lambda node: self._bridges.setdefault(node, Scope()))
         self.policies = Policies(lambda node: self._bridges.setdefault(node, Scope()))
         self.stale_outside: list[CtFlush] = []  # connections for the edges to forget
         self.common.contribute(("Pipeline", "", ""), connectivity())
@@ -146,6 +148,12 @@ class Cluster:
         """The scopes that together are the desired state of a bridge."""
         scope = self._bridges.setdefault(bridge, Scope())
         return [self.common, scope] if Key("", bridge) in self._known.views["nodes"] else [scope]
+
+    def size(self, bridge: str) -> tuple[int, int]:
+        """How many flows and groups a bridge should have by the objects, whatever connections there are."""
+        scopes = self.scopes(bridge)
+        flows = sum(len(scope.flows) for scope in scopes) - self.leveler.size(bridge)
+        return flows, sum(len(scope.groups) for scope in scopes)
 
     def owner_of(self, cookie: int) -> tuple[str, list[str]]:
         """Feature and object(s) behind a cookie: ``("SERVICE", ["Service/default/web"])``.
@@ -300,6 +308,10 @@ class Cluster:
             made.common[0].extend(restore_flows(service))
         else:
             self._groups.assign(key, ())
+        if service is not None and Balancing(self._scheduler).leveled:
+            self.leveler.put(service, made.turns)
+        else:
+            self.leveler.remove(key)
         owner: OwnerKey = ("Service", *key)
         self.common.contribute(owner, *made.common)
         for node in self._service_nodes.pop(key, set()) - made.nodes.keys():

@@ -115,11 +115,12 @@ class Link:
             self._awaited.discard(xid)
         return None if self._awaited else self._installed
 
-    def commit(self, parts: list[Changes], epoch: int, now: float, *, purge: bool = False) -> int:
-        """Send one bundle; answers with the number of messages in it. ``purge``: as if it changed something."""
+    def commit(self, parts: list[Changes], epoch: int, now: float, *, purge: bool | None = None) -> int:
+        """Send one bundle; answers with the number of messages in it. ``purge``: whether megaflows must go before it
+        counts as in force; without a word, if it changes something."""
         messages = Changes.merge(parts)
         xid = self._next_xid()
-        self._commits.append(_Commit(xid, epoch, now, purge or bool(messages)))
+        self._commits.append(_Commit(xid, epoch, now, bool(messages) if purge is None else purge))
         self.channel.send(wire.in_bundle(messages, xid))
         return len(messages)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from controller import app
+from controller.census import Census
 from controller.cluster import Bridge
 from controller.listener import Listeners
 from controller.megaflows import Purger
@@ -53,11 +54,14 @@ def main(arguments: list[str] | None = None) -> None:
     client = RestClient.from_kubeconfig(options.kubeconfig)
     _end_on_signals()
     reporter = Reporter(client)
+
+    switches: Path = options.switches
     synchronizer = Synchronizer(
         [resource.plural for resource in _FOLLOWED],
         reporter.submit,
         lambda bridges: listeners.want(_namespaces(bridges)),
-        purge=Purger(lambda bridge: options.switches / bridge).purge,
+        purge=Purger(switches.joinpath).purge,
+        count=Census(switches.joinpath).count,
     )
     app.start(synchronizer)
     listeners = Listeners(app.serve, synchronizer.listening)

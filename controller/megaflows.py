@@ -21,6 +21,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from kmn.ovstools import control_socket
+
 __all__ = ["Purger"]
 
 LOG = logging.getLogger(__name__)
@@ -70,8 +72,7 @@ class Purger:
     async def _connect(self, bridge: str) -> None:
         run, connection = self._run_dir(bridge), None
         try:
-            pid = int((run / "ovs-vswitchd.pid").read_text())
-            path = str(run / f"ovs-vswitchd.{pid}.ctl")
+            path = control_socket(run)
             _, connection = await self._loop.create_unix_connection(lambda: _Connection(bridge), path)
             self._connections[bridge] = connection
         except (OSError, ValueError) as error:

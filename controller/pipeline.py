@@ -40,6 +40,7 @@ __all__ = [
     "SCRATCH",
     "SCRATCH_NUMBER",
     "SERVICE",
+    "SERVICE_BIT",
     "SET_HAIRPIN",
     "SET_MASQUERADE",
     "SET_STATELESS",
@@ -183,8 +184,9 @@ def to_port(port: int) -> Action:
 ALLOWED: Field = ct_mark(0x1, 0x1)
 MARK_ALLOWED: Action = set_ct_mark(0x1, 0x1)
 MARK_DENIED: Action = set_ct_mark(0x0, 0x1)
-SERVICE: Field = ct_mark(0x2, 0x2)
-MARK_SERVICE: tuple[Action, ...] = (set_ct_mark(0x2, 0x2), move_bit("reg0", 1, "ct_mark", 2))
+SERVICE_BIT = 0x2
+SERVICE: Field = ct_mark(SERVICE_BIT, SERVICE_BIT)
+MARK_SERVICE: tuple[Action, ...] = (set_ct_mark(SERVICE_BIT, SERVICE_BIT), move_bit("reg0", 1, "ct_mark", 2))
 RECALL_MASQUERADE: Action = move_bit("ct_mark", 2, "reg0", 1)
 # Which rules allowed a connection is written on it, so that its packets can be counted for them.
 REMEMBER_RULES: tuple[Action, ...] = (move_to_label(EGRESS_RULE, 0), move_to_label(INGRESS_RULE, 1))

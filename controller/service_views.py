@@ -6,7 +6,7 @@ A Service that asks for another proxy (label ``service.kubernetes.io/service-pro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
@@ -67,6 +67,14 @@ class ServiceView:
     external_local: bool = False  # externalTrafficPolicy: Local
     affinity: int = 0  # seconds that a client stays with its endpoint; 0: no session affinity
     direct_return: bool = False  # the load balancer leaves answers to the nodes, which have endpoints of their own
+
+    def targets(self, port: ServicePort) -> Iterator[tuple[Address | None, int]]:
+        """What connections to a port are made to: an address (None: any node's) and a port."""
+        for address in (*self.addresses, *self.external_ips, *self.balancer_ips):
+            if address.version == port.version:
+                yield address, port.port
+        if port.node_port:
+            yield None, port.node_port
 
 
 def service_view(obj: Object) -> ServiceView | None:

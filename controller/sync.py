@@ -11,11 +11,13 @@ import logging
 import queue
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from controller.census import Pace, Tally
 from controller.cluster import Bridge, Cluster
+from controller.desired import Changes
 from controller.features.stale import forget_installed
 from controller.link import Channel, Link, Phase
 from controller.openflow import wire
@@ -23,6 +25,7 @@ from controller.openflow.readback import Installed, SwitchError
 from controller.pipeline import ZONE
 from controller.problems import NatWatch
 from controller.report import BridgeStatus, Report
+from controller.views import NodeView
 from kmn.k8s.objects import Object
 
 __all__ = ["Synchronizer"]
@@ -69,6 +72,15 @@ class _Purged(NamedTuple):
     number: int
 
 
+class _Counted(NamedTuple):
+    bridge: str
+    tally: Tally
+
+
+class _CountDone(NamedTuple):
+    seconds: float
+
+
 class _Listening(NamedTuple):
     bridge: str
     yes: bool
@@ -78,7 +90,9 @@ class _Stop(NamedTuple):
     pass
 
 
-_Item = _Listed | _Event | _Up | _Down | _Message | _Purged | _Listening | _Stop
+_Item = _Listed | _Event | _Up | _Down | _Message | _Purged | _Counted | _CountDone | _Listening | _Stop
+# Counts connections of bridges: what to tell of each, and at last how many seconds it took.
+Count = Callable[[Sequence[str], Callable[[str, Tally], None], Callable[[float], None]], None]
 
 
 @dataclass(slots=True)
@@ -94,7 +108,7 @@ class Synchronizer:
     """The loop. ``resources`` must all be listed before the first flow is sent: half a picture would remove flows.
 
     ``on_bridges`` is told which bridges there are, whenever that changes; ``on_report`` what to tell the API. ``purge``
-    makes a bridge's switch forget its megaflows, and then calls what it was given.
+    makes a bridge's switch forget its megaflows, and then calls what it was given. ``count`` counts connections.
     """
 
     def __init__(
@@ -104,6 +118,7 @@ class Synchronizer:
         on_bridges: Callable[[dict[str, Bridge]], None] = lambda bridges: None,
         *,
         purge: Callable[[str, Callable[[], None]], None],
+        count: Count,
     ) -> None:
         self.cluster = Cluster()
         self.counters = _Counters()
@@ -112,6 +127,11 @@ class Synchronizer:
         self._on_report = on_report
         self._on_bridges = on_bridges
         self._purge = purge
+        self._count = count
+        self._pace = Pace()
+        self._tallies: dict[str, Tally] = {}  # connections as counted last, by bridge
+        self._counted: set[str] = set()  # bridges of which this is news
+        self._came_or_went = False  # connections did, says the count that is being made
         self._bridges: dict[str, Bridge] = {}
         self._links: dict[str, Link] = {}
         self._listening: dict[str, bool] = {}
@@ -176,6 +196,8 @@ class Synchronizer:
         times += [since + _ANSWER_TIMEOUT for link in self._links.values() if (since := link.oldest_request())]
         if (question := self._nat.next_question()) is not None:
             times.append(question)
+        if self.cluster.leveler and self._countable() and (count := self._pace.next) is not None:
+            times.append(count)
         if self._changed and (rests := self._rest()) > now:
             times.append(rests)
         return max(0.0, min(min(times) - now, _ANSWER_TIMEOUT)) if times else None
@@ -215,6 +237,12 @@ class Synchronizer:
                 if link is not None and link.channel is channel:
                     link.purged(number)
                     self._confirmed(link)
+            case _Counted(bridge, tally):
+                self._came_or_went |= tally != self._tallies.get(bridge)
+                self._tallies[bridge] = tally
+                self._counted.add(bridge)
+            case _CountDone(seconds):
+                self._pace.ended(time.monotonic(), seconds, changed=self._came_or_went)
             case _Listening(bridge, yes):
                 self._listening[bridge] = yes
 
@@ -334,6 +362,7 @@ class Synchronizer:
             elif link.phase is Phase.FAILED and link.retry_at <= now:
                 self._read(link)
         self._watch_nat(now)
+        self._watch_connections(now)
         self._observe()
         self._report()
 
@@ -345,6 +374,45 @@ class Synchronizer:
             elif question := self._nat.question(bridge, self.cluster.masquerade, now, _COUNT_XID):
                 link.channel.send(question)
 
+    def _countable(self) -> list[str]:
+        """Nodes whose connections can be counted, and turns be changed."""
+        return [
+            name
+            for name, link in self._links.items()
+            if link.phase is Phase.IN_STEP
+            and link.behind < _MAX_BEHIND
+            and isinstance(self._bridges.get(name), NodeView)
+        ]
+
+    def _watch_connections(self, now: float) -> None:
+        """Where connections decide who gets the next ones, have them counted when it is time."""
+        self._level()
+        count, nodes = self._pace.next, self._countable()
+        if not self.cluster.leveler or not nodes or count is None or now < count:
+            return
+        self._pace.began()
+        self._came_or_went = False
+        self._count(
+            nodes,
+            lambda bridge, tally: self._queue.put(_Counted(bridge, tally)),
+            lambda seconds: self._queue.put(_CountDone(seconds)),
+        )
+
+    def _level(self) -> None:
+        """Turns that follow from what was counted, to the switches.
+
+        No megaflows are purged for them: a connection's first packet, which takes a turn, shares its megaflow with no
+        other connection.
+        """
+        counted, self._counted = self._counted, set()
+        for name in counted & set(self._countable()):
+            link = self._links[name]
+            begin = self.cluster.leveler.counted(name, self._tallies[name], self._pace.gap)
+            changes = self.cluster.scopes(name)[-1].take()
+            if begin or changes:
+                parts = [changes, Changes(gone_flows=tuple(begin))]
+                self.counters.messages += link.commit(parts, self._epoch, time.monotonic(), purge=False)
+
     def _compute(self) -> None:
         """A new epoch: recompute what changed, and send it to the bridges that are in step or about to be."""
         if not self._changed:
@@ -352,6 +420,7 @@ class Synchronizer:
         self._changed, self._arrivals = False, 0
         began = time.monotonic()
         stale = self.cluster.compute()
+        self._pace.hurry()
         self._epoch += 1
         self._epochs[self._epoch] = dict(self._versions)
         if len(self._epochs) > _MAX_EPOCHS:
@@ -404,17 +473,10 @@ class Synchronizer:
             return
         statuses = []
         for name in self._bridges:
-            scopes = self.cluster.scopes(name)
             link = self._links.get(name)
-            statuses.append(
-                BridgeStatus(
-                    name,
-                    self._listening.get(name, False),
-                    link is not None and link.phase is Phase.IN_STEP,
-                    sum(len(scope.flows) for scope in scopes),
-                    sum(len(scope.groups) for scope in scopes),
-                )
-            )
+            connected = link is not None and link.phase is Phase.IN_STEP
+            listening = self._listening.get(name, False)
+            statuses.append(BridgeStatus(name, listening, connected, *self.cluster.size(name)))
         report = Report(
             dict(self._in_force),
             tuple(statuses),

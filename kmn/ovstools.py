@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kmn.errors import UserError
 
-__all__ = ["TOOLS", "argv"]
+__all__ = ["TOOLS", "argv", "control_socket"]
 
 TOOLS = ("ofctl", "vsctl", "appctl", "dpctl", "ovsdb-client")
 
@@ -34,3 +34,9 @@ def argv(run_dir: Path, tool: str, args: Sequence[str]) -> list[str]:
         case "ovsdb-client" | "db" if args:
             return [*base, "ovsdb-client", args[0], f"unix:{run_dir}/db.sock", *args[1:]]
     raise UserError(f"ovs {' '.join([tool, *args])}: not known", f"one of {', '.join(TOOLS)}, and a command")
+
+
+def control_socket(run_dir: Path) -> str:
+    """Where ``ovs-vswitchd`` takes the questions of ``ovs-appctl``. OSError or ValueError: it does not run."""
+    pid = int((run_dir / "ovs-vswitchd.pid").read_text())
+    return str(run_dir / f"ovs-vswitchd.{pid}.ctl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 TOP = Path(__file__).parents[1]
@@ -24,6 +25,12 @@ REFUSED = {
     "ingress-with-tls.yaml": "spec.rules[0].host",  # registry.<your domain>
     "ingress-without-tls.yaml": "spec.rules[0].host",
 }
+
+
+def followed_orders() -> set[str]:
+    """The annotations of ingress-nginx that docs/ingress.md says are followed, or are without effect anyway."""
+    text = (TOP / "docs" / "ingress.md").read_text()
+    return set(re.findall(r"`([a-z0-9-]+)`", text.partition("| followed |")[2].partition("| with the value")[0]))
 
 
 def files() -> list[Path]:

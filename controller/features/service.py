@@ -60,6 +60,7 @@ __all__ = [
     "NEAR",
     "Part",
     "Programmed",
+    "Turns",
     "endpoint_bucket",
     "group_name",
     "parts",
@@ -99,6 +100,17 @@ def group_name(service: ServiceView, part: Part) -> str:
     return f"{service.key}:{port.described}" + (f"@{kind}" if kind else "") + (f"#{number}" if number else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Endpoints that get connections one after the other, and how much of them each."""
+
+    node: str | None  # that has them; None: all nodes
+    number: int
+    endpoints: tuple[Endpoint, ...]
+    weights: tuple[int, ...]
+    sticky: bool
+
+
 @dataclass(slots=True)
 class Programmed:
     """Flows and groups of one Service: of all nodes, and of single ones beyond that."""
@@ -106,6 +118,7 @@ class Programmed:
     common: tuple[list[Flow], list[Group]] = field(default_factory=lambda: ([], []))
     nodes: dict[str, tuple[list[Flow], list[Group]]] = field(default_factory=dict)
     learned: list[int] = field(default_factory=list)  # cookies of what switches may learn
+    turns: dict[ServicePort, list[Turns]] = field(default_factory=dict)  # of ports that have no groups
 
     def at(self, node: str | None) -> tuple[list[Flow], list[Group]]:
         return self.common if node is None else self.nodes.setdefault(node, ([], []))
@@ -219,7 +232,8 @@ class _Port:
         flows, groups = self._made.at(node)
         how, owner = self._balancing, self._owner
         if how.in_turn:
-            weights = [self._choice.weights.get(each, 1) if how.scheduler == "wrr" else 1 for each in endpoints]
+            weights = tuple(self._choice.weights.get(each, 1) if how.weighted else 1 for each in endpoints)
+            self._made.turns.setdefault(self._port, []).append(Turns(node, number, endpoints, weights, how.sticky))
             turns = [endpoints[index] for index in cycle(weights)]
             flows += rotation_flows(owner, self._protocol, number, turns, sticky=how.sticky)
             self._made.learned.append(rotation_cookie(owner, number))

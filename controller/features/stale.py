@@ -56,11 +56,8 @@ def _udp(service: ServiceView | None, chosen: Backends) -> dict[_Target, frozens
     for port, choice in chosen.items():
         if port.protocol == "UDP":
             endpoints = choice.all or frozenset([_REFUSED[port.version]])
-            for address in (*service.addresses, *service.external_ips, *service.balancer_ips):
-                if address.version == port.version:
-                    found[address, port.port, port.version] = endpoints
-            if port.node_port:
-                found[None, port.node_port, port.version] = endpoints
+            for address, number in service.targets(port):
+                found[address, number, port.version] = endpoints
     return found
 
 

@@ -1,8 +1,12 @@
-"""Cells of the tables, kind by kind, worded as ``kubectl`` users know them."""
+"""Cells of the tables, kind by kind, worded as ``kubectl`` users know them.
+
+Of two kinds with one name, one stands in the table under the name of its resource.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -289,6 +293,26 @@ def _ingress_ports(ingress: Object) -> str:
     return "80, 443" if (ingress.get("spec") or {}).get("tls") else "80"
 
 
+# Gateways. Custom resources print lists as JSON, and what is not there as nothing.
+
+
+def _as_list(*names: str) -> Cell:
+    read = _path(*names)
+    return lambda obj: json.dumps(found, separators=(",", ":")) if (found := read(obj)) else ""
+
+
+_HOSTNAMES = Column("Hostnames", _as_list("spec", "hostnames"))
+
+
+def _condition_status(kind: str) -> Cell:
+    return lambda obj: (condition(obj, kind) or {}).get("status", "")
+
+
+def _gateway_address(gateway: Object) -> str:
+    addresses = (gateway.get("status") or {}).get("addresses") or ()
+    return _joined(address["value"] for address in addresses)
+
+
 # Workloads.
 
 
@@ -437,6 +461,29 @@ BY_KIND: dict[str, tuple[Column, ...]] = {
         Column("Ports", _ingress_ports),
         AGE,
     ),
+    "GatewayClass": (
+        NAME,
+        Column("Controller", _path("spec", "controllerName")),
+        Column("Accepted", _condition_status("Accepted")),
+        AGE,
+        Column("Description", _path("spec", "description"), wide=True),
+    ),
+    "gateways.gateway.networking.k8s.io": (
+        NAME,
+        Column("Class", _path("spec", "gatewayClassName")),
+        Column("Address", _gateway_address),
+        Column("Programmed", _condition_status("Programmed")),
+        AGE,
+    ),
+    "HTTPRoute": (NAME, _HOSTNAMES, AGE),
+    "GRPCRoute": (NAME, _HOSTNAMES, AGE),
+    "VirtualService": (
+        NAME,
+        Column("Gateways", _as_list("spec", "gateways")),
+        Column("Hosts", _as_list("spec", "hosts")),
+        AGE,
+    ),
+    "DestinationRule": (NAME, Column("Host", _path("spec", "host")), AGE),
     "IngressClass": (NAME, Column("Controller", _path("spec", "controller")), AGE),
     "Deployment": (
         NAME,

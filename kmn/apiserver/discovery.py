@@ -10,7 +10,7 @@ import platform
 from functools import cache
 from typing import Any
 
-from kmn.k8s.resources import ALL, PODS, Resource
+from kmn.k8s.resources import PODS, SERVED, Resource
 
 __all__ = [
     "AGGREGATED",
@@ -58,7 +58,7 @@ def version_info() -> dict[str, str]:
 def _groups() -> dict[str, dict[str, list[Resource]]]:
     """Group → version → resources, in the table's order: the first version is the preferred one."""
     groups: dict[str, dict[str, list[Resource]]] = {}
-    for resource in ALL:
+    for resource in SERVED:
         groups.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)
     return groups
 

@@ -20,7 +20,7 @@ from kmn.apiserver.watch import Matches, WatchOptions, stream
 from kmn.k8s.client import PatchType
 from kmn.k8s.errors import ApiError, NotFound, Reason
 from kmn.k8s.objects import Object, labels
-from kmn.k8s.resources import PODS
+from kmn.k8s.resources import PODS, Resource, by_kind
 from kmn.k8s.selectors import parse_fields, parse_labels
 
 __all__ = ["Handlers"]
@@ -270,7 +270,7 @@ class Handlers:
 
 def _representation(request: web.BaseRequest, target: Target) -> Representation:
     form = accepted_form(request.headers.get("Accept", ""))
-    return Representation(target.resource, form, request.query.get("includeObject", "Metadata"))
+    return Representation(target.asked, form, request.query.get("includeObject", "Metadata"))
 
 
 def _answer(represent: Representation, body: bytes, code: int = 200, warnings: list[str] | None = None) -> web.Response:
@@ -293,12 +293,13 @@ async def _body(request: web.BaseRequest, json_types: tuple[str, ...] = ()) -> A
 
 
 def _addressed(obj: Any, target: Target) -> Object:
-    """A body as the object that the path speaks of. Raises ApiError (400) when they contradict each other."""
-    resource = target.resource
+    """A body as the object that the path speaks of, in any of its versions. Raises ApiError (400) when they contradict
+    each other."""
+    resource = target.asked
     if not isinstance(obj, dict):
         raise ApiError(400, Reason.BAD_REQUEST, f"the body of the request is not a {resource.kind} object")
     given = (obj.get("apiVersion", resource.api_version), obj.get("kind", resource.kind))
-    if given != (resource.api_version, resource.kind):
+    if given != (resource.api_version, resource.kind) and _served(*given) is not target.resource:
         raise ApiError(
             400,
             Reason.BAD_REQUEST,
@@ -319,6 +320,13 @@ def _addressed(obj: Any, target: Target) -> Object:
             )
         meta[field] = wanted
     return obj
+
+
+def _served(api_version: Any, kind: Any) -> Resource | None:
+    try:
+        return by_kind(api_version, kind)
+    except (ApiError, TypeError):
+        return None
 
 
 def _selection(request: web.BaseRequest, target: Target) -> Matches | None:

@@ -18,7 +18,10 @@ __all__ = ["Representation"]
 
 
 class Representation:
-    """How one request is answered. ``include`` is a table's ``includeObject``: Metadata, Object or None."""
+    """How one request is answered. ``include`` is a table's ``includeObject``: Metadata, Object or None.
+
+    ``resource`` is the version that was asked for, which may be another one than objects are stored in.
+    """
 
     def __init__(self, resource: Resource, form: Form, include: str = "Metadata") -> None:
         self._resource = resource
@@ -33,6 +36,7 @@ class Representation:
 
     def one(self, obj: Object) -> bytes:
         """One object, which need not be stored (a dry run, a Scale)."""
+        obj = self._as_asked(obj)
         if self._form == "table":
             return orjson.dumps(table_of(self._resource, [obj], include=self._include, version=_version(obj)))
         if self._form == "metadata":
@@ -48,7 +52,7 @@ class Representation:
     def many(self, records: Iterable[Record], metadata: dict[str, Any]) -> bytes:
         """A list."""
         if self._form == "table":
-            objects = [record.object for record in records]
+            objects = [self._as_asked(record.object) for record in records]
             table = table_of(self._resource, objects, include=self._include, version=metadata["resourceVersion"])
             table["metadata"] = metadata
             return orjson.dumps(table)
@@ -57,27 +61,33 @@ class Representation:
             "apiVersion": self._resource.api_version,
             "metadata": metadata,
         }
-        if self._form == "json":  # the stored bytes, joined
+        if self._form == "json" and self._resource.stored is None:  # the stored bytes, joined
             return b'%b,"items":[%b]}' % (orjson.dumps(head)[:-1], b",".join([record.json for record in records]))
         if self._form == "metadata":
             head |= {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
             return orjson.dumps({**head, "items": [_metadata_only(record.object) for record in records]})
-        return self.plain({**head, "items": [record.object for record in records]})
+        return self.plain({**head, "items": [self._as_asked(record.object) for record in records]})
 
     def event(self, type: EventType, event: Event) -> bytes:
         """A line of a watch; ``type`` differs from the event's own where a selection was entered or left."""
-        if self._form == "json" and type == event.type:
+        if self._form == "json" and type == event.type and self._resource.stored is None:
             return event.line
         return self.added(event.record, type)
 
     def added(self, record: Record, type: EventType = "ADDED") -> bytes:
         """A line of a watch that is made up for a record."""
         if self._form in ("json", "yaml"):  # watches have no YAML form
+            if self._resource.stored is not None:
+                return _line(type, self._as_asked(record.object))
             return b'{"type":"%b","object":%b}\n' % (type.encode(), record.json)
         if self._form == "metadata":
             return _line(type, _metadata_only(record.object))
         table = table_of(
-            self._resource, [record.object], include=self._include, version=str(record.version), header=not self._headed
+            self._resource,
+            [self._as_asked(record.object)],
+            include=self._include,
+            version=str(record.version),
+            header=not self._headed,
         )
         self._headed = True
         return _line(type, table)
@@ -95,6 +105,12 @@ class Representation:
         if self._form == "metadata":
             kind, api_version = "PartialObjectMetadata", "meta.k8s.io/v1"
         return _line("BOOKMARK", {"kind": kind, "apiVersion": api_version, "metadata": metadata})
+
+    def _as_asked(self, obj: Object) -> Object:
+        """An object in the version that was asked for: versions differ in their name only."""
+        if self._resource.stored is None or obj.get("apiVersion") != self._resource.stored.api_version:
+            return obj
+        return {**obj, "apiVersion": self._resource.api_version}
 
 
 def _line(type: str, obj: Object) -> bytes:

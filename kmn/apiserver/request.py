@@ -22,12 +22,16 @@ _BODY_TYPES = ("application/json", *_YAML, "")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A collection (``name`` is None), an object, or a subresource. ``namespace`` None: all namespaces."""
+    """A collection (``name`` is None), an object, or a subresource. ``namespace`` None: all namespaces.
+
+    ``asked`` is the version of the resource that the path names; ``resource`` the one that is stored.
+    """
 
     resource: Resource
     namespace: str | None
     name: str | None
     subresource: str | None
+    asked: Resource
 
 
 def not_served(path: str) -> ApiError:
@@ -54,7 +58,7 @@ def parse_path(path: str) -> Target:
     name = rest[1] if len(rest) > 1 else None
     if name is not None and resource.namespaced and namespace is None:
         raise not_served(path)
-    return Target(resource, namespace, name, rest[2] if len(rest) > 2 else None)
+    return Target(resource.home, namespace, name, rest[2] if len(rest) > 2 else None, resource)
 
 
 def media_type(header: str) -> str:

@@ -20,7 +20,7 @@ def table_of(
     resource: Resource, objects: Sequence[Object], *, include: str, version: str, header: bool = True
 ) -> dict[str, Any]:
     """The table of some objects. ``header`` False leaves out the columns: later events of a watch."""
-    columns = BY_KIND.get(resource.kind, DEFAULT)
+    columns = BY_KIND.get(resource.qualified) or BY_KIND.get(resource.kind, DEFAULT)
     return {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -62,7 +63,13 @@ def _show(query: Query, cluster: str | None) -> int:
         views = views_of(state)
         controllers = _controllers(query, client, sorted(views))
     found = [
-        explain(asked, controller, views[controller], lambda address: _name(places, address), state.alone)
+        explain(
+            asked,
+            controller,
+            views[controller],
+            lambda address: _name(places, address),
+            partial(state.alone, controller),
+        )
         for controller in controllers
     ]
     chosen = _chosen(found)

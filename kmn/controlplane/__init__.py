@@ -8,13 +8,16 @@ the kernel, and nothing is kept that the store does not have.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import cache
 from typing import cast
 
 from kmn.cluster_spec import ClusterSpec
 from kmn.controlplane.applicationloadbalancers import ApplicationLoadBalancers
 from kmn.controlplane.dataplaneproblems import DataPlaneProblems
 from kmn.controlplane.endpoints import EndpointSlices, Mirroring
+from kmn.controlplane.gateways import Gateways
 from kmn.controlplane.ingresscontrollers import IngressControllers
+from kmn.controlplane.istiogateway import IstioGateway
 from kmn.controlplane.loadbalancers import LoadBalancers, balancer_pools
 from kmn.controlplane.namespaces import NamespaceContents
 from kmn.controlplane.nodeipam import NodeIpam
@@ -51,6 +54,7 @@ class ControlPlane:
     ) -> None:
         self._spec = spec
         pools = balancer_pools(spec)
+        serve = cache(serve_ingress)  # whoever asks first
         reconcilers = [
             NamespaceContents(client, self._root_ca),
             NodeIpam(client, spec),
@@ -68,7 +72,9 @@ class ControlPlane:
             Mirroring(client),
             LoadBalancers(client, spec, pools),
             ApplicationLoadBalancers(client, spec, pools["IPv4"]),
-            IngressControllers(client, spec, serve_ingress),
+            IngressControllers(client, spec, serve),
+            Gateways(client, serve),
+            IstioGateway(client, serve),
             SctpPorts(client, datapath_type),
             DataPlaneProblems(client),
         ]

@@ -5,7 +5,8 @@ Kubernetes treats ``ports`` as informational: a number that a container's probes
 has but a Service that selects the pod sends its traffic to (a numeric targetPort) is the first container's.
 
 The annotation ``kmn.io/program`` says that a real program listens in the pod: ``dns`` kmn's DNS server on port 53,
-``ingress`` kmn's Envoy on 80, 443 and 10254, ``none`` whatever the user starts, so that nothing is emulated there.
+``ingress`` kmn's Envoy on 80, 443 and 10254, ``none`` whatever the user starts, so that nothing is emulated there. In
+pods of a Gateway (annotation ``kmn.io/gateway``) Envoy listens on whatever ports the Gateway has.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from kmn.emulator.runtime.protocol import Port
-from kmn.k8s.dataplane import PROGRAM
+from kmn.k8s.dataplane import GATEWAY, PROGRAM
 from kmn.k8s.objects import Key, Object, annotation, key_of, labels, namespace_of
 
 __all__ = ["ServiceIndex", "declared_ports", "is_sidecar", "named_port", "port_sets", "probed_ports", "target_ports"]
@@ -79,7 +80,7 @@ def port_sets(pod: Object, services: Iterable[Object]) -> dict[str, tuple[Port, 
             if port not in taken:
                 taken.add(port)
                 first.append(port)
-    program = annotation(pod, PROGRAM)
+    program = annotation(pod, PROGRAM) if annotation(pod, GATEWAY) is None else "none"
     return {name: tuple(port for port in found if _emulated(port, program)) for name, found in ports.items()}
 
 

@@ -13,12 +13,14 @@ import logging
 import sys
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
 
 from kmn.ingress.certificates import self_signed
 from kmn.ingress.counting import COUNTERS_SOCKET, Counting
+from kmn.ingress.gateway.report import status_changes
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
 from kmn.ingress.proxy import PodProxy, folder_of
 from kmn.ingress.state import RESOURCES, State, View, balancer
@@ -138,7 +140,10 @@ class Controllers:
         wanted = {key: view.addresses for view in views for key in view.ingresses}
         self._ours |= {address for view in views for address in view.addresses}
         problems = [*(problem for view in views for problem in view.problems), *self._state.groups()[1]]
-        return report_of(dict(self._state.ingresses()), wanted, self._ours, problems, self._state.find)
+        report = report_of(dict(self._state.ingresses()), wanted, self._ours, problems, self._state.find)
+        readings = [view.reading for view in self._views.values() if view.reading is not None]
+        statuses = status_changes(readings, self._state.gateways(), self._state.routes())
+        return replace(report, statuses=tuple(statuses))
 
     def _proxy(self, place: Place) -> PodProxy:
         view = self._views.get(place.detail) or self._state.view(place.detail)

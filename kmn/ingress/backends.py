@@ -1,19 +1,19 @@
 """Where requests for a Service's port go, and what is spoken there: its ready endpoints, out of EndpointSlices. Pure.
 
-Not the Service's own address: an ingress controller balances requests, not connections. Of a Service with endpoints in
-both families the IPv4 ones are taken. A Service of type ExternalName has one endpoint, a name.
+Not the Service's own address, unless that is asked for: an ingress controller balances requests, not connections. Of a
+Service with endpoints in both families the IPv4 ones are taken. One of type ExternalName has one endpoint, a name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from kmn.ingress.model import Backend, Protocol, Upstream
 from kmn.k8s.objects import Key, Object
 
-__all__ = ["DNS_SERVICE", "Endpoints", "endpoints_of", "node_ports_of"]
+__all__ = ["DNS_SERVICE", "Endpoints", "cluster_address_of", "endpoints_of", "node_ports_of"]
 
 DNS_SERVICE = Key("kube-system", "kube-dns")
 
@@ -44,8 +44,13 @@ class Endpoints(NamedTuple):
         return self.protocol if upstream.protocol is Protocol.HTTP else upstream.protocol
 
 
-def endpoints_of(backend: Backend, service: Object | None, slices: Iterable[Object]) -> Endpoints:
-    """``slices`` are those of the Service."""
+def endpoints_of(
+    backend: Backend,
+    service: Object | None,
+    slices: Iterable[Object],
+    admits: Callable[[Object], bool] = lambda endpoint: True,
+) -> Endpoints:
+    """``slices`` are those of the Service; ``admits`` tells which of their endpoints are wanted."""
     name = f"Service {backend.namespace}/{backend.service}"
     if service is None:
         return Endpoints((), f"{name} does not exist")
@@ -61,7 +66,8 @@ def endpoints_of(backend: Backend, service: Object | None, slices: Iterable[Obje
         number = next((p.get("port") for p in each.get("ports") or () if (p.get("name") or "") == called), None)
         if number is not None:
             ready = found.setdefault(each.get("addressType", "IPv4"), set())
-            ready.update((end["addresses"][0], number) for end in each.get("endpoints") or () if _is_ready(end))
+            wanted = (end for end in each.get("endpoints") or () if _is_ready(end) and admits(end))
+            ready.update((end["addresses"][0], number) for end in wanted)
     addresses = next((tuple(sorted(found[family])) for family in _FAMILIES if found.get(family)), ())
     return Endpoints(addresses, protocol=_protocol(port))
 
@@ -77,6 +83,19 @@ def node_ports_of(backend: Backend, service: Object | None, nodes: Iterable[str]
     if not entry.get("nodePort"):
         return Endpoints((), f"{name} has no node port for its port {backend.port}")
     return Endpoints(tuple((address, entry["nodePort"]) for address in sorted(nodes)), protocol=_protocol(entry))
+
+
+def cluster_address_of(backend: Backend, service: Object | None) -> Endpoints:
+    """The Service's own address, of which the cluster makes an endpoint's."""
+    found = endpoints_of(backend, service, ())
+    if service is None or found.problem is not None or found.external:
+        return found
+    spec = service["spec"]
+    address = spec.get("clusterIP") or "None"
+    if address == "None":
+        return Endpoints((), f"Service {backend.namespace}/{backend.service} is headless: it has no address of its own")
+    port = _port(backend, spec["ports"])
+    return found._replace(addresses=((address, port["port"]),) if port else ())
 
 
 def _port(backend: Backend, ports: Iterable[dict[str, Any]]) -> dict[str, Any] | None:

@@ -17,27 +17,37 @@ __all__ = [
     "ANY_HOST",
     "Action",
     "Answer",
+    "Authorization",
     "Backend",
+    "Balance",
+    "BasicAuth",
     "Certificate",
     "Condition",
+    "Cookie",
+    "Cors",
     "Entrance",
     "Forward",
+    "HashKey",
     "HeaderChange",
     "HealthCheck",
     "Host",
     "How",
+    "Keyed",
     "Manner",
     "Match",
     "Mirror",
     "Owner",
     "Problem",
     "Protocol",
+    "RateLimit",
     "Reach",
     "Redirect",
+    "Retry",
     "Rewrite",
     "Routing",
     "Rule",
     "Share",
+    "Sources",
     "Stream",
     "Table",
     "Text",
@@ -87,6 +97,14 @@ class Protocol(Enum):
     TCP = "tcp"
 
 
+class Balance(Enum):
+    """How an endpoint is chosen. HASH: by the ``hash_on`` of a treatment, consistently when endpoints come and go."""
+
+    ROUND_ROBIN = "round-robin"
+    LEAST_REQUESTS = "least-requests"
+    HASH = "hash"
+
+
 class Reach(Enum):
     """Which addresses of a backend a proxy connects to."""
 
@@ -109,9 +127,8 @@ class HealthCheck(NamedTuple):
     def __str__(self) -> str:
         codes = ",".join(f"{first}-{last}" for first, last in self.codes)
         times = f"{self.interval:g}/{self.timeout:g}/{self.healthy}/{self.unhealthy}"
-        return (
-            f"health({':' + str(self.port) if self.port else ''}{self.path} {times} {'grpc' if self.grpc else codes})"
-        )
+        port = f":{self.port}" if self.port is not None else ""
+        return f"{port}{self.path} {times} {'grpc' if self.grpc else codes}"
 
 
 class Upstream(NamedTuple):
@@ -120,16 +137,21 @@ class Upstream(NamedTuple):
     backend: Backend
     protocol: Protocol = Protocol.HTTP
     connect_timeout: float | None = None  # seconds; None: the proxy's own
+    labels: tuple[tuple[str, str], ...] = ()  # only endpoints whose pods have these
+    balance: Balance = Balance.ROUND_ROBIN
+    cluster_address: bool = False  # the Service's own address, not those of its endpoints
+    spare: Backend | None = None  # has the requests while the backend has no ready endpoints
     reach: Reach = Reach.PODS
     health: HealthCheck | None = None  # None: what Kubernetes says of endpoints is believed
 
     def __str__(self) -> str:
-        own = [str(value.value if isinstance(value, Enum) else value) for value in self._changed()]
-        return " ".join([str(self.backend), *own])
+        return " ".join([str(self.backend), *self._changed()])
 
-    def _changed(self) -> Iterator[object]:
+    def _changed(self) -> Iterator[str]:
         defaults = self._field_defaults
-        return (value for name, value in self._asdict().items() if name in defaults and value != defaults[name])
+        for name, value in self._asdict().items():
+            if name in defaults and value != defaults[name]:
+                yield str(value.value) if isinstance(value, Enum) else f"{name}={value}"
 
 
 class HeaderChange(NamedTuple):
@@ -164,17 +186,19 @@ class Redirect(NamedTuple):
     port: int | None = None
     path: str | None = None  # all of it, the query may be in it
     prefix: str | None = None  # instead of what the rule's path has matched
+    query: bool = True  # the request's is kept
     # All of the new location, instead of all fields before: {host}, {path} (without the query), {query} and {target}
     # (both) stand for the request's.
     template: str | None = None
 
 
 class Answer(NamedTuple):
-    """The proxy answers itself."""
+    """The proxy answers itself. A ``location`` is the value of that header, to the letter."""
 
     status: int
     body: str = ""
     content_type: str = "text/plain"
+    location: str | None = None
 
 
 Action: TypeAlias = Forward | Redirect | Answer
@@ -219,13 +243,14 @@ class Match(NamedTuple):
 
 
 class Rewrite(NamedTuple):
-    """What the backend sees instead, besides the query. ``substitution`` is for a rule whose path is a regular
-    expression: ``\\1`` is its first group."""
+    """What the backend sees instead, besides the query. ``substitution`` stands in for what ``pattern`` finds; without
+    a pattern for the path of a rule that is a regular expression: ``\\1`` is its first group."""
 
     host: str | None = None
     path: str | None = None
     prefix: str | None = None  # instead of what the rule's path has matched
     substitution: str | None = None
+    pattern: str | None = None
 
 
 class Mirror(NamedTuple):
@@ -234,6 +259,91 @@ class Mirror(NamedTuple):
     upstream: Upstream
     numerator: int = 100
     denominator: int = 100
+    host: str | None = None  # that the copy is for; None: the request's
+
+
+class Sources(NamedTuple):
+    """Which clients may ask, by networks ("10.0.0.0/8"): those denied may not; then those allowed, if any are named.
+    Others are answered 403."""
+
+    allowed: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
+
+
+class BasicAuth(NamedTuple):
+    """Who names none of these users and passwords is answered 401."""
+
+    realm: str
+    users: tuple[tuple[str, str], ...]  # with the hash of the password: ``{SHA}…``, ``$apr1$…`` or ``$1$…``
+
+
+class Authorization(NamedTuple):
+    """Somebody is asked about each request first, by one with its headers, not its body: only what he answers 2xx goes
+    on, else the client has his answer."""
+
+    upstream: Upstream
+    path: str  # the query may be in it
+    forwarded: tuple[str, ...] = ()  # headers of his answer that the backend gets
+
+
+class Cors(NamedTuple):
+    """What scripts of pages from elsewhere are allowed, by the Fetch standard."""
+
+    origins: tuple[Text, ...]  # EXACT or REGEX; "*" alone is PRESENT
+    methods: str
+    headers: str
+    exposed: str = ""
+    credentials: bool = False
+    max_age: int | None = None  # seconds
+
+
+class RateLimit(NamedTuple):
+    """Of each client's address: ``requests`` in ``seconds``, and this many at once; more are answered ``status``."""
+
+    requests: int
+    seconds: int
+    burst: int
+    status: int = 429
+
+
+class Cookie(NamedTuple):
+    """One that the proxy gives clients, to know them again."""
+
+    name: str
+    path: str = "/"
+    max_age: int | None = None  # seconds; None: as long as the browser runs
+    attributes: tuple[tuple[str, str], ...] = ()  # further ones: Domain, SameSite, Secure
+
+    def header(self, value: str) -> str:
+        """As Set-Cookie has it."""
+        age = () if self.max_age is None else (("Max-Age", str(self.max_age)),)
+        parts = [(self.name, value), *age, ("Path", self.path), *self.attributes, ("HttpOnly", "")]
+        return "; ".join(f"{name}={text}" if text else name for name, text in parts)
+
+
+class Keyed(Enum):
+    """By what requests are told apart."""
+
+    ADDRESS = "address"  # of the client
+    HEADER = "header"  # HTTP/2's ``:path``, ``:authority`` and ``:method`` among them
+    QUERY = "query"
+    COOKIE = "cookie"
+
+
+class HashKey(NamedTuple):
+    """``given``: the proxy gives a cookie to clients that have none."""
+
+    by: Keyed
+    name: str = ""
+    given: Cookie | None = None
+
+
+class Retry(NamedTuple):
+    """A request that could not be delivered is tried with another endpoint, as are those with an answer of ``codes``
+    (only with methods that may be repeated)."""
+
+    tries: int  # all together; 1: none is tried again
+    codes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,12 +351,23 @@ class Treatment:
     """What is done with a rule's requests on their way. Each field's default is to leave them as they are."""
 
     https_only: int | None = None  # the code that requests without TLS are redirected with
+    https_without_slash: bool = False  # … and a slash at the path's end is left away
     rewrite: Rewrite | None = None
     request_headers: HeaderChange = HeaderChange()
     response_headers: HeaderChange = HeaderChange()
     mirrors: tuple[Mirror, ...] = ()
     timeout: float | None = None  # seconds for all of a request; None: no limit
     idle_timeout: float | None = None  # seconds in which nothing comes; None: the proxy's own
+    retry: Retry | None = None  # None: the proxy's own
+    sources: Sources | None = None
+    basic_auth: BasicAuth | None = None
+    authorization: Authorization | None = None
+    cors: Cors | None = None
+    rate_limits: tuple[RateLimit, ...] = ()
+    body_limit: int | None = None  # bytes; larger requests are answered 413
+    body_streamed: bool = False  # bodies of requests go on while they come, and a limit is that of Content-Length
+    hash_on: tuple[HashKey, ...] = ()  # for upstreams that are balanced by HASH
+    session: Cookie | None = None  # clients stay with an endpoint as long as it is there
 
 
 PLAIN = Treatment()
@@ -269,6 +390,8 @@ class Rule(NamedTuple):
         if isinstance(self.action, Forward):
             yield from (share.upstream for share in self.action.shares if share.upstream is not None)
         yield from (mirror.upstream for mirror in self.treatment.mirrors)
+        if self.treatment.authorization is not None:
+            yield self.treatment.authorization.upstream
 
 
 class Host(NamedTuple):
@@ -307,12 +430,14 @@ class Certificate(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """Connections that are passed on as they are: TLS for these hosts (not taken apart), or, without hosts, all."""
+    """Connections that are passed on as they are: TLS for these hosts, or, without hosts, all. With a certificate TLS
+    ends at the proxy."""
 
     hosts: tuple[str, ...]
     shares: tuple[Share, ...]
     owner: Owner
     field: str
+    certificate: Key | None = None  # its Secret
 
 
 class Entrance(NamedTuple):
@@ -322,6 +447,8 @@ class Entrance(NamedTuple):
     table: str | None = None  # by name; of HTTP and HTTPS
     tls: bool = False
     certificates: tuple[Certificate, ...] = ()  # each host once
+    proxy_protocol: bool = False  # connections may begin with the client's address in PROXY protocol
+    trusted_hops: int = 0  # proxies before this one, whose words in X-Forwarded-For and -Proto are believed
     strict: bool = False  # hosts without a certificate are refused; otherwise they are shown the default one
     streams: tuple[Stream, ...] = ()
 
@@ -348,7 +475,11 @@ class Routing:
 
     def certificates(self) -> Iterator[Certificate]:
         """All of all entrances."""
-        return (certificate for entrance in self.entrances for certificate in entrance.certificates)
+        for entrance in self.entrances:
+            yield from entrance.certificates
+            for stream in entrance.streams:
+                if stream.certificate is not None:
+                    yield Certificate(next(iter(stream.hosts), ANY_HOST), stream.certificate, stream.owner)
 
     def uses(self) -> dict[tuple[Owner, Upstream], None]:
         """Whose requests may go where, each once."""

@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from kmn.ingress.backends import DNS_SERVICE, Endpoints, endpoints_of, node_ports_of
+from kmn.ingress.backends import DNS_SERVICE, Endpoints, cluster_address_of, endpoints_of, node_ports_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
 from kmn.ingress.classes import controller_of
+from kmn.ingress.dialects import dialect_of
 from kmn.ingress.dialects.alb import rules as alb
 from kmn.ingress.dialects.alb.groups import Group, groups_of
 from kmn.ingress.envoy.config import Config, config_of
+from kmn.ingress.gateway.classes import controller_of_gateway
+from kmn.ingress.gateway.manifests import program_of
+from kmn.ingress.gateway.reading import Reading, Site, read_gateway
+from kmn.ingress.gateway.report import ROUTES
+from kmn.ingress.gateway.world import World
+from kmn.ingress.istio.manifests import PROGRAM_NAME
+from kmn.ingress.istio.reading import ISTIO_GATEWAY_KIND, IstioWorld, read_istio
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
-from kmn.ingress.model import Owner, Problem, Reach, Routing, Upstream
-from kmn.ingress.routing import routing_of
+from kmn.ingress.model import Backend, Owner, Problem, Reach, Routing, Upstream
 from kmn.k8s.dataplane import ALB_CONTROLLER, PROGRAM
 from kmn.k8s.families import internal_ips
 from kmn.k8s.loadbalancers import takes_traffic
-from kmn.k8s.objects import Key, Object, annotation, key_of, labels, namespace_of
+from kmn.k8s.objects import Key, Object, annotation, condition, key_of, labels, namespace_of
 from kmn.k8s.resources import (
     APPLICATIONLOADBALANCERS,
+    CONFIGMAPS,
     ENDPOINTSLICES,
+    GATEWAYCLASSES,
+    GATEWAYS,
     INGRESSCLASSES,
     INGRESSES,
+    ISTIO_DESTINATIONRULES,
+    ISTIO_GATEWAYS,
+    ISTIO_VIRTUALSERVICES,
+    NAMESPACES,
     NODES,
     PODS,
+    REFERENCEGRANTS,
     SECRETS,
     SERVICES,
     Resource,
@@ -32,10 +48,27 @@ from kmn.k8s.resources import (
 
 __all__ = ["RESOURCES", "State", "View", "balancer"]
 
+_ROUTING = (INGRESSES, GATEWAYS, *ROUTES.values())  # what says where requests go; statuses of these are ours
+_ISTIO = (ISTIO_GATEWAYS, ISTIO_VIRTUALSERVICES, ISTIO_DESTINATIONRULES)
 RESOURCES = (
-    INGRESSES, INGRESSCLASSES, SERVICES, ENDPOINTSLICES, SECRETS, PODS, NODES, APPLICATIONLOADBALANCERS,
-)  # fmt: skip
-_KINDS = {"Ingress": INGRESSES}
+    *_ROUTING,
+    *_ISTIO,
+    INGRESSCLASSES,
+    GATEWAYCLASSES,
+    REFERENCEGRANTS,
+    NAMESPACES,
+    SERVICES,
+    ENDPOINTSLICES,
+    SECRETS,
+    CONFIGMAPS,
+    PODS,
+    NODES,
+    APPLICATIONLOADBALANCERS,
+)
+_KINDS = {resource.kind: resource for resource in (*_ISTIO, *_ROUTING, CONFIGMAPS)} | {
+    ISTIO_GATEWAY_KIND: ISTIO_GATEWAYS
+}
+_MOSTLY_UNUSED = (SECRETS, CONFIGMAPS)  # one that no view has asked for changes none
 
 
 _BALANCER = f"{ALB_CONTROLLER} "  # what names of application load balancers begin with, among those of controllers
@@ -48,29 +81,33 @@ def balancer(group: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one controller does."""
+    """What one controller does, or one Gateway (then ``reading`` is of it)."""
 
     ingresses: dict[Key, Object]  # those that it takes
     config: Config
     problems: tuple[Problem, ...]
     addresses: tuple[str, ...]  # of its load balancers, or the name of the one that it is
+    reading: Reading | None = None
 
 
 class State:
-    """Objects of RESOURCES; of pods only those of ingress controllers, of Secrets only those with a certificate."""
+    """Objects of RESOURCES; of pods only those of ingress controllers (and the labels of all)."""
 
     def __init__(self, default_certificate: KeyPair) -> None:
         self._default_certificate = default_certificate
         self._objects: dict[Resource, dict[Key, Object]] = {resource: {} for resource in RESOURCES}
         self._slices: defaultdict[Key, dict[Key, Object]] = defaultdict(dict)  # by Service
+        self._pod_labels: dict[Key, dict[str, str]] = {}
         self._pairs: dict[Key, KeyPair | ValueError] = {}
         self._nodes: dict[Key, str] = {}  # addresses of those that load balancers send to
         self._groups: tuple[int, dict[str, Group], tuple[Problem, ...]] = (-1, {}, ())  # with the version
+        self._asked: set[tuple[Resource, Key]] = set()  # what views have been made of, of _MOSTLY_UNUSED
         self.version = 0  # another one when views may be
 
     def update(self, resource: Resource, key: Key, obj: Object | None) -> bool:
         """Take an object's new state in (None: it is gone); whether it is one that counts."""
         known = self._objects[resource]
+        told = self._file_labels(key, obj) if resource is PODS else False
         if obj is not None and not _counts(resource, obj):
             obj = None
         before = known.pop(key, None)
@@ -83,8 +120,10 @@ class State:
         elif resource is NODES and not self._file_node(key, obj):
             return False
         if obj is None and before is None:
-            return False
-        if resource is not INGRESSES or _meaning(before) != _meaning(obj):
+            return told
+        if resource in _MOSTLY_UNUSED and (resource, key) not in self._asked:
+            return told
+        if resource not in _ROUTING or _meaning(before) != _meaning(obj):
             self.version += 1
         return True
 
@@ -96,9 +135,27 @@ class State:
         """The object that a rule is of, while it is there."""
         return self._objects[_KINDS[owner.kind]].get(owner.key)
 
+    def gateways(self) -> dict[Key, Object]:
+        """All of them, whose ever they are."""
+        return self._objects[GATEWAYS]
+
+    def routes(self) -> dict[str, Collection[Object]]:
+        """All that attach to Gateways, by kind."""
+        return {kind: self._objects[resource].values() for kind, resource in ROUTES.items()}
+
     def controllers(self) -> set[str]:
-        """Those that have pods."""
-        return {controller for pod in self._objects[PODS].values() if (controller := annotation(pod, CONTROLLER))}
+        """Ingress controllers that have pods, all Gateways that are ours, and Istio's when it has something to do."""
+        return {
+            *((PROGRAM_NAME,) if any(self._objects[resource] for resource in _ISTIO) else ()),
+            *(controller for pod in self._objects[PODS].values() if (controller := annotation(pod, CONTROLLER))),
+            *self._our_gateways(),
+        }
+
+    def _our_gateways(self) -> dict[str, tuple[Object, str]]:
+        """With the controller's name in statuses, by what their pods say that they are."""
+        classes = self._objects[GATEWAYCLASSES]
+        found = ((key, each, controller_of_gateway(each, classes)) for key, each in self.gateways().items())
+        return {program_of(key): (each, name) for key, each, name in found if name is not None}
 
     def balancers(self) -> dict[str, Object]:
         """Application load balancers that have a place, by what :meth:`view` calls them."""
@@ -113,15 +170,27 @@ class State:
         """What a controller does with what there is, or an application load balancer."""
         if controller.startswith(_BALANCER):
             return self._view_of_balancer(controller)
+        if controller in (gateways := self._our_gateways()):
+            return self._gateway_view(controller, *gateways[controller])
+        if controller == PROGRAM_NAME:
+            config, problems = self._config(self._istio())
+            return View({}, config, problems, ())
         taken = self._taken(controller)
-        return self._view(taken, routing_of(taken.values()), self._addresses(controller))
+        routing = dialect_of(controller)(taken.values(), self._look_up)
+        config, problems = self._config(routing)
+        return View(taken, config, problems, self._addresses(controller))
+
+    def _taken(self, controller: str) -> dict[Key, Object]:
+        classes = self._objects[INGRESSCLASSES]
+        return {key: i for key, i in self.ingresses().items() if controller_of(i, classes) == controller}
 
     def _view_of_balancer(self, name: str) -> View:
         """Nothing without Ingresses."""
         found, there = self.groups()[0].get(name.removeprefix(_BALANCER)), self.balancers().get(name)
         routing = alb.routing_of(found, self._objects[SERVICES]) if found is not None else Routing((), {})
         taken = {key_of(each): each for each in found.members} if found is not None else {}
-        return self._view(taken, routing, (there["spec"]["hostname"],) if there is not None else ())
+        config, problems = self._config(routing)
+        return View(taken, config, problems, (there["spec"]["hostname"],) if there is not None else ())
 
     def groups(self) -> tuple[dict[str, Group], tuple[Problem, ...]]:
         """The Ingresses of class ``alb`` by group, and what is wrong with those that are in none."""
@@ -130,30 +199,50 @@ class State:
             self._groups = self.version, {group.id: group for group in groups}, tuple(problems)
         return self._groups[1:]
 
-    def _taken(self, controller: str) -> dict[Key, Object]:
-        classes = self._objects[INGRESSCLASSES]
-        return {key: i for key, i in self.ingresses().items() if controller_of(i, classes) == controller}
+    def _gateway_view(self, controller: str, gateway: Object, name: str) -> View:
+        world = World(
+            self._objects[NAMESPACES],
+            self._objects[SERVICES],
+            self._objects[REFERENCEGRANTS].values(),
+            self.routes(),
+            self._pair,
+        )
+        site = Site(self._addresses(controller), any(_is_ready(pod) for pod in self._pods(controller)))
+        reading = read_gateway(gateway, name, world, site)
+        config, problems = self._config(reading.routing)
+        return View({}, config, problems, (), reading)
 
-    def _view(self, taken: dict[Key, Object], routing: Routing, addresses: tuple[str, ...]) -> View:
+    def _istio(self) -> Routing:
+        gateways, virtual_services, rules = (self._objects[resource].values() for resource in _ISTIO)
+        return read_istio(IstioWorld(gateways, virtual_services, rules, self._objects[SERVICES], self._pair))
+
+    def _config(self, routing: Routing) -> tuple[Config, tuple[Problem, ...]]:
         problems = list(routing.problems)
         pairs = self._certificates(routing, problems)
         endpoints = {}
         why: dict[Upstream, str] = {}
         for upstream in sorted(routing.upstreams(), key=str):
-            endpoints[upstream] = found = self._resolved(self._endpoints(upstream))
+            found = self._endpoints(upstream, upstream.backend)
+            if not found.addresses and upstream.spare is not None:
+                found = self._endpoints(upstream, upstream.spare)
+            endpoints[upstream] = found = self._resolved(found)
             if found.problem is not None:
                 why[upstream] = found.problem
         problems += _of_backends(routing, why)
-        config = config_of(routing, endpoints, pairs, self._default_certificate)
-        return View(taken, config, tuple(problems), addresses)
+        return config_of(routing, endpoints, pairs, self._default_certificate), tuple(problems)
 
-    def _endpoints(self, upstream: Upstream) -> Endpoints:
-        backend = upstream.backend
+    def _endpoints(self, upstream: Upstream, backend: Backend) -> Endpoints:
         key = Key(backend.namespace, backend.service)
         service = self._objects[SERVICES].get(key)
         if upstream.reach is Reach.NODES:
             return node_ports_of(backend, service, self._nodes.values())
-        return endpoints_of(backend, service, self._slices[key].values())
+        if upstream.cluster_address:
+            return cluster_address_of(backend, service)
+        return endpoints_of(backend, service, self._slices[key].values(), self._labelled(upstream))
+
+    def _look_up(self, resource: Resource, key: Key) -> Object | None:
+        self._asked.add((resource, key))
+        return self._objects[resource].get(key)
 
     def _certificates(self, routing: Routing, problems: list[Problem]) -> dict[Key, KeyPair]:
         pairs: dict[Key, KeyPair] = {}
@@ -167,9 +256,9 @@ class State:
         return pairs
 
     def _pair(self, key: Key) -> KeyPair | ValueError:
-        secret = self._objects[SECRETS].get(key)
+        secret = self._look_up(SECRETS, key)
         if secret is None:
-            return ValueError(f"there is no Secret {key} with tls.crt in its data")
+            return ValueError(f"there is no Secret {key}")
         if key not in self._pairs:
             try:
                 self._pairs[key] = key_pair_of(secret)
@@ -177,9 +266,12 @@ class State:
                 self._pairs[key] = error
         return self._pairs[key]
 
+    def _pods(self, controller: str) -> list[Object]:
+        return [pod for pod in self._objects[PODS].values() if annotation(pod, CONTROLLER) == controller]
+
     def _addresses(self, controller: str) -> tuple[str, ...]:
         """Of the load balancers that lead to a controller's pods."""
-        pods = [pod for pod in self._objects[PODS].values() if annotation(pod, CONTROLLER) == controller]
+        pods = self._pods(controller)
         found: dict[str, None] = {}
         for service in self._objects[SERVICES].values():
             selector = service["spec"].get("selector") or {}
@@ -201,6 +293,27 @@ class State:
             self._nodes[key] = address
         return before != address
 
+    def _labelled(self, upstream: Upstream) -> Callable[[Object], bool]:
+        """Which endpoints an upstream means: those of pods with its labels."""
+        wanted = dict(upstream.labels)
+
+        def admits(endpoint: Object) -> bool:
+            pod = endpoint.get("targetRef") or {}
+            has = self._pod_labels.get(Key(pod.get("namespace", ""), pod.get("name", "")), {})
+            return wanted.items() <= has.items()
+
+        return admits
+
+    def _file_labels(self, key: Key, pod: Object | None) -> bool:
+        """Whether subsets may be others now: labels of pods that are there already seldom change."""
+        before = self._pod_labels.pop(key, None)
+        if pod is None:
+            return False
+        self._pod_labels[key] = labels(pod)
+        changed = before not in (None, labels(pod)) and bool(self._objects[ISTIO_DESTINATIONRULES])
+        self.version += changed
+        return changed
+
     def _resolved(self, endpoints: Endpoints) -> Endpoints:
         """External ones are looked up with the cluster's DNS, as it is asked in pods."""
         if not endpoints.external:
@@ -211,12 +324,12 @@ class State:
             return Endpoints((), f"its name cannot be looked up: there is no Service {DNS_SERVICE} with an address")
         return endpoints._replace(resolver=address)
 
-    def alone(self, ingress: Object) -> Routing:
-        """What an Ingress would say if it were the only one."""
-        if controller_of(ingress, self._objects[INGRESSCLASSES]) == ALB_CONTROLLER:
+    def alone(self, controller: str, ingress: Object) -> Routing:
+        """What an Ingress would say if it were the only one of a controller."""
+        if controller.startswith(_BALANCER):
             groups, _ = groups_of([ingress])
             return alb.routing_of(groups[0], self._objects[SERVICES]) if groups else Routing((), {})
-        return routing_of([ingress])
+        return dialect_of(controller)([ingress], self._look_up)
 
     def _file_slice(self, key: Key, before: Object | None, after: Object | None) -> None:
         for each in (before, after):
@@ -230,17 +343,19 @@ class State:
 def _counts(resource: Resource, obj: Object) -> bool:
     if resource is PODS:
         return annotation(obj, PROGRAM) == INGRESS_PROGRAM
-    if resource is SECRETS:
-        return "tls.crt" in (obj.get("data") or {})
     return True
 
 
-def _meaning(ingress: Object | None) -> tuple[object, ...] | None:
-    """All of an Ingress but its status, which is what comes of it."""
-    if ingress is None:
+def _is_ready(pod: Object) -> bool:
+    return (condition(pod, "Ready") or {}).get("status") == "True"
+
+
+def _meaning(obj: Object | None) -> tuple[object, ...] | None:
+    """All of an Ingress, a Gateway or a route but its status, which is what comes of it."""
+    if obj is None:
         return None
-    meta = ingress["metadata"]
-    return meta.get("uid"), meta.get("creationTimestamp"), meta.get("annotations"), ingress.get("spec")
+    meta = obj["metadata"]
+    return meta.get("uid"), meta.get("creationTimestamp"), meta.get("annotations"), obj.get("spec")
 
 
 def _of_backends(routing: Routing, why: dict[Upstream, str]) -> list[Problem]:

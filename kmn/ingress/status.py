@@ -1,4 +1,5 @@
-"""What is written back: the addresses of a controller on its Ingresses, and Events about what of them has no effect."""
+"""What is written back: the addresses of a controller on its Ingresses, statuses of Gateways and routes, and Events
+about what has no effect."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from kmn.ingress.gateway.report import StatusChange
 from kmn.ingress.model import Owner, Problem
 from kmn.k8s.client import Client
 from kmn.k8s.errors import ApiError
@@ -21,10 +23,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``addresses`` has the Ingresses whose status is to change; problems come with the object that they are of."""
+    """``addresses`` has the Ingresses whose status is to change; problems come with the object that they are of.
+    ``statuses`` are those of Gateways and routes."""
 
     addresses: tuple[tuple[Key, tuple[str, ...]], ...]
     problems: tuple[tuple[Object, Problem], ...]
+    statuses: tuple[StatusChange, ...] = ()
 
 
 def report_of(
@@ -78,6 +82,14 @@ class Writer:
                 self._client.patch(INGRESSES, key.namespace, key.name, patch, subresource="status")
             except ApiError as error:
                 log.info("status of Ingress %s is not written: %s", key, error)
+                complete = False
+        for change in report.statuses:
+            kind, key = change.resource.kind, change.key
+            try:
+                present = self._client.get(change.resource, key.namespace, key.name)
+                self._client.update({**present, "status": change.status}, subresource="status")
+            except ApiError as error:
+                log.info("status of %s %s is not written: %s", kind, key, error)
                 complete = False
         for owner, problem in report.problems:
             if problem not in self._told:

@@ -16,6 +16,8 @@ __all__ = [
     "EGRESS_ADDRESS",
     "FIRST_BALANCER_OFPORT",
     "FIRST_POD_OFPORT",
+    "GATEWAY",
+    "GATEWAY_CONTROLLERS",
     "GATEWAY_MAC",
     "HAIRPIN_IP",
     "HAIRPIN_IPV6",
@@ -47,7 +49,9 @@ MAC = "kmn.io/mac"
 OFPORT = "kmn.io/ofport"  # OpenFlow port number on the node's bridge, decimal
 # Annotation of Pods only: one of kmn's own programs listens in the pod: "dns", "ingress", or "none" for the user's.
 PROGRAM = "kmn.io/program"
-# Annotation of Pods only: how much of a Service they get with the scheduler wrr, a whole number from 1 to 256.
+# Annotation of Pods only: the Gateway whose listeners are to be had there, by the program "ingress".
+GATEWAY = "kmn.io/gateway"
+# Annotation of Pods only: how much of a Service they get with the schedulers wrr and wlc, a whole number from 1 to 256.
 WEIGHT = "kmn.io/weight"
 # Annotation of Pods and Namespaces: the public address under which connections leave the edge.
 EGRESS_ADDRESS = "kmn.io/egress-address"
@@ -66,11 +70,24 @@ BRIDGE = "br0"  # every node has one, in the node's own Open vSwitch
 CONTROLLER_PORT = 6653  # the controller listens on 127.0.0.1 in each node's namespace
 
 # Schedulers of IPVS that bridges emulate, kube-proxy's default first: values of spec.kubeProxy.ipvs.scheduler.
-IPVS_SCHEDULERS = ("rr", "wrr", "sh")
+IPVS_SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sh")
 
 # Ingress controllers as their users know them: the name of their class, and its spec.controller.
 ALB_CONTROLLER = "ingress.k8s.aws/alb"
 INGRESS_CONTROLLERS = {"nginx": "k8s.io/ingress-nginx", "alb": ALB_CONTROLLER}
+
+# Controllers of Gateways likewise: the GatewayClass that their guides use, and its spec.controllerName.
+GATEWAY_CONTROLLERS = {
+    "kmn": "kmn.io/gateway-controller",
+    "cilium": "io.cilium/gateway-controller",
+    "contour": "projectcontour.io/gateway-controller",
+    "eg": "gateway.envoyproxy.io/gatewayclass-controller",
+    "istio": "istio.io/gateway-controller",
+    "kgateway": "kgateway.dev/kgateway",
+    "kong": "konghq.com/kic-gateway-controller",
+    "nginx": "gateway.nginx.org/nginx-gateway-controller",
+    "traefik": "traefik.io/gateway-controller",
+}
 
 # Connection tracking zones of a bridge: every connection and its DNAT, and SNAT. A connection that needs both
 # translations is in both, and its answers pass the second first.

@@ -18,6 +18,7 @@ __all__ = [
     "CLASS_INSTANCE",
     "CLASS_IP",
     "FORWARDING",
+    "LB_ADDRESS",
     "TARGET",
     "Address",
     "LoadBalancer",
@@ -39,6 +40,7 @@ _CLASSES = (None, "", CLASS_IP, CLASS_INSTANCE, "kmn.io/load-balancer")
 
 TARGET = "kmn.io/lb-target"  # ip or instance
 FORWARDING = "kmn.io/lb-forwarding"  # nat or dsr
+LB_ADDRESS = "kmn.io/lb-address"  # addresses that it would like to have
 _CILIUM_FORWARDING = "service.cilium.io/forwarding-mode"  # snat or dsr
 _AWS = "service.beta.kubernetes.io/aws-load-balancer-"
 _AZURE = "service.beta.kubernetes.io/azure-"
@@ -241,7 +243,7 @@ _READERS: dict[str, Callable[[LoadBalancer, str, str], None]] = {
     FORWARDING: _forwarding,
     _CILIUM_FORWARDING: _cilium_forwarding,
     "kmn.io/lb-scheme": _scheme,
-    "kmn.io/lb-address": _wanted,
+    LB_ADDRESS: _wanted,
     "metallb.io/loadBalancerIPs": _wanted,
     "metallb.universe.tf/loadBalancerIPs": _wanted,
     _SOURCE_RANGES: _ranges,

@@ -2,13 +2,14 @@
 
 A *resource* is the REST collection (``pods``), a *kind* is the type of the objects in it (``Pod``). The table follows
 Kubernetes 1.37's API reference; kinds that have no effect on the network are in it as well, so that they can be
-stored and listed. Cluster-wide policies are those of kubernetes-sigs/network-policy-api.
+stored and listed. Cluster-wide policies are those of kubernetes-sigs/network-policy-api; Gateway API is 1.6, with the
+older versions that it still serves. A kind that is served in several versions is stored in one (:attr:`Resource.home`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from kmn.k8s.errors import ApiError, Reason
@@ -17,6 +18,7 @@ __all__ = [
     "ADMINNETWORKPOLICIES",
     "ALL",
     "APPLICATIONLOADBALANCERS",
+    "BACKENDTLSPOLICIES",
     "BASELINEADMINNETWORKPOLICIES",
     "CLUSTERNETWORKPOLICIES",
     "CLUSTERS",
@@ -30,20 +32,33 @@ __all__ = [
     "ENDPOINTS",
     "ENDPOINTSLICES",
     "EVENTS",
+    "GATEWAYCLASSES",
+    "GATEWAYS",
+    "GRPCROUTES",
+    "HTTPROUTES",
     "INGRESSCLASSES",
     "INGRESSES",
+    "ISTIO_DESTINATIONRULES",
+    "ISTIO_GATEWAYS",
+    "ISTIO_VIRTUALSERVICES",
     "JOBS",
+    "LISTENERSETS",
     "NAMESPACES",
     "NETWORKPOLICIES",
     "NODES",
     "PODS",
     "POLICIES",
+    "REFERENCEGRANTS",
     "REPLICASETS",
     "REPLICATIONCONTROLLERS",
     "SECRETS",
+    "SERVED",
     "SERVICEACCOUNTS",
     "SERVICES",
     "STATEFULSETS",
+    "TCPROUTES",
+    "TLSROUTES",
+    "UDPROUTES",
     "Resource",
     "by_kind",
     "by_path",
@@ -56,7 +71,7 @@ class Resource:
     """One REST collection of the API. There is one instance for each, so it is compared and hashed by identity.
 
     ``group`` is "" for the core group. ``effect`` says whether kmn acts on the kind; objects of the others are
-    stored and listed only.
+    stored and listed only. ``stored`` is set for another version of a resource: the one that its objects are kept as.
     """
 
     group: str
@@ -69,6 +84,12 @@ class Resource:
     status: bool = False
     scale: bool = False
     effect: bool = False
+    stored: Resource | None = None
+
+    @property
+    def home(self) -> Resource:
+        """The resource in whose collection the objects are, in its version."""
+        return self.stored or self
 
     @property
     def api_version(self) -> str:
@@ -106,7 +127,7 @@ def _in(group_version: str, plural: str, kind: str, *short: str, **flags: object
     return Resource(group, version, plural, kind, short=short, **flags)  # type: ignore[arg-type]
 
 
-_CUSTOM_GROUPS = frozenset(("kmn.io", "policy.networking.k8s.io"))
+_CUSTOM_GROUPS = frozenset(("kmn.io", "policy.networking.k8s.io", "gateway.networking.k8s.io", "networking.istio.io"))
 
 _WORKLOAD = {"status": True, "effect": True, "categories": ("all",)}
 _CLUSTER = {"namespaced": False}
@@ -155,6 +176,27 @@ BASELINEADMINNETWORKPOLICIES = _in(
 )  # fmt: skip
 POLICIES = (NETWORKPOLICIES, ADMINNETWORKPOLICIES, BASELINEADMINNETWORKPOLICIES, CLUSTERNETWORKPOLICIES)
 
+# Gateway API, and Istio's way to say much the same.
+_GATEWAY_API = {"status": True, "effect": True, "categories": ("gateway-api",)}
+_GATEWAY_V1, _ISTIO_V1 = "gateway.networking.k8s.io/v1", "networking.istio.io/v1"
+GATEWAYCLASSES = _in(_GATEWAY_V1, "gatewayclasses", "GatewayClass", "gc", **_GATEWAY_API, **_CLUSTER)
+GATEWAYS = _in(_GATEWAY_V1, "gateways", "Gateway", "gtw", **_GATEWAY_API)
+HTTPROUTES = _in(_GATEWAY_V1, "httproutes", "HTTPRoute", **_GATEWAY_API)
+GRPCROUTES = _in(_GATEWAY_V1, "grpcroutes", "GRPCRoute", **_GATEWAY_API)
+TLSROUTES = _in(_GATEWAY_V1, "tlsroutes", "TLSRoute", **_GATEWAY_API)
+TCPROUTES = _in(_GATEWAY_V1, "tcproutes", "TCPRoute", **_GATEWAY_API)
+REFERENCEGRANTS = _in(
+    _GATEWAY_V1, "referencegrants", "ReferenceGrant", "refgrant", effect=True, categories=("gateway-api",)
+)
+_STORED = {"status": True, "categories": ("gateway-api",)}
+LISTENERSETS = _in(_GATEWAY_V1, "listenersets", "ListenerSet", "lset", **_STORED)
+UDPROUTES = _in(_GATEWAY_V1, "udproutes", "UDPRoute", **_STORED)
+BACKENDTLSPOLICIES = _in(_GATEWAY_V1, "backendtlspolicies", "BackendTLSPolicy", "btlspolicy", **_STORED)
+_ISTIO = {"status": True, "categories": ("istio-io", "networking-istio-io")}
+ISTIO_GATEWAYS = _in(_ISTIO_V1, "gateways", "Gateway", "gw", effect=True, **_ISTIO)
+ISTIO_VIRTUALSERVICES = _in(_ISTIO_V1, "virtualservices", "VirtualService", "vs", effect=True, **_ISTIO)
+ISTIO_DESTINATIONRULES = _in(_ISTIO_V1, "destinationrules", "DestinationRule", "dr", effect=True, **_ISTIO)
+
 # kmn's own. A Cluster is the resolved cluster file; an Edge is the way to the emulated internet; a DataPlane is what
 # the controller reports: how far the flows of every bridge have come. An ApplicationLoadBalancer is what Ingresses of
 # class alb ask for: a proxy outside the cluster. Its spec: {group, scheme, hostname, listeners: [{port, protocol,
@@ -197,6 +239,24 @@ ALL: tuple[Resource, ...] = (
     CLUSTERNETWORKPOLICIES,
     ADMINNETWORKPOLICIES,
     BASELINEADMINNETWORKPOLICIES,
+    GATEWAYCLASSES,
+    GATEWAYS,
+    HTTPROUTES,
+    GRPCROUTES,
+    TLSROUTES,
+    TCPROUTES,
+    REFERENCEGRANTS,
+    LISTENERSETS,
+    UDPROUTES,
+    BACKENDTLSPOLICIES,
+    ISTIO_GATEWAYS,
+    ISTIO_VIRTUALSERVICES,
+    ISTIO_DESTINATIONRULES,
+    _in(_ISTIO_V1, "serviceentries", "ServiceEntry", "se", **_ISTIO),
+    _in(_ISTIO_V1, "sidecars", "Sidecar", **_ISTIO),
+    _in(_ISTIO_V1, "workloadentries", "WorkloadEntry", "we", **_ISTIO),
+    _in(_ISTIO_V1, "workloadgroups", "WorkloadGroup", "wg", **_ISTIO),
+    _in("networking.istio.io/v1alpha3", "envoyfilters", "EnvoyFilter", **_ISTIO),
     _in("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),
     _in("autoscaling/v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),
     _in("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True),
@@ -213,24 +273,43 @@ ALL: tuple[Resource, ...] = (
         **_CLUSTER),
     _in("admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration",
         **_CLUSTER),
+    _in("admissionregistration.k8s.io/v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy",
+        status=True, **_CLUSTER),
+    _in("admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding",
+        **_CLUSTER),
     CLUSTERS,
     EDGES,
     APPLICATIONLOADBALANCERS,
     DATAPLANES,
 )  # fmt: skip
 
-_BY_KIND = {(r.api_version, r.kind): r for r in ALL}
-_BY_PATH = {(r.group, r.version, r.plural): r for r in ALL}
+
+def _also(version: str, *resources: Resource) -> tuple[Resource, ...]:
+    return tuple(replace(resource, version=version, stored=resource) for resource in resources)
+
+
+# The table and the other versions that objects of it are served in, the preferred version of a group first.
+SERVED: tuple[Resource, ...] = (
+    *ALL,
+    *_also("v1beta1", GATEWAYCLASSES, GATEWAYS, HTTPROUTES, REFERENCEGRANTS),
+    *_also("v1alpha3", TLSROUTES),
+    *_also("v1alpha2", TLSROUTES, TCPROUTES, UDPROUTES),
+    *_also("v1beta1", *(r for r in ALL if r.api_version == _ISTIO_V1)),
+    *_also("v1alpha3", *(r for r in ALL if r.api_version == _ISTIO_V1)),
+)
+
+_BY_KIND = {(r.api_version, r.kind): r.home for r in SERVED}
+_BY_PATH = {(r.group, r.version, r.plural): r for r in SERVED}
 
 
 def by_kind(api_version: str, kind: str) -> Resource:
-    """The resource of an object's ``apiVersion`` and ``kind``.
+    """The resource of an object's ``apiVersion`` and ``kind``; that in which it is stored, if that is another one.
 
     Raises ApiError (404, as kubectl words it) naming near misses: the same kind under another version.
     """
     found = _BY_KIND.get((api_version, kind))
     if found is None:
-        others = sorted({r.api_version for r in ALL if r.kind == kind})
+        others = sorted({r.api_version for r in SERVED if r.kind == kind})
         hint = f"; kmn serves {kind} as {' and '.join(others)}" if others else ""
         if near := get_close_matches(kind, sorted({r.kind for r in ALL} - {kind}), n=1):
             hint = hint or f', did you mean "{near[0]}"?'
@@ -239,7 +318,7 @@ def by_kind(api_version: str, kind: str) -> Resource:
 
 
 def by_path(group: str, version: str, plural: str) -> Resource | None:
-    """The resource of a REST path's segments, None when it is not served."""
+    """The resource of a REST path's segments, None when it is not served; see :attr:`Resource.home`."""
     return _BY_PATH.get((group, version, plural))
 
 

@@ -2,15 +2,17 @@
 
 The subset of JSON Schema that Kubernetes' OpenAPI documents and kmn's own schemas use, and no more: ``type``,
 ``properties``, ``required``, ``additionalProperties``, ``items``, ``enum``, ``pattern``, ``minimum``, ``maximum``,
-``minItems``, ``maxItems``, ``format``, ``$ref`` into ``$defs``, and ``oneOf`` between scalar types. Compiling is lazy:
-a definition is compiled when the first value for it arrives. (Validators that stop at the first error, or walk the
-schema anew for each object, were 10 to 100 times slower at first use or per object.)
+``minLength``, ``maxLength``, ``minItems``, ``maxItems``, ``format``, ``$ref`` into ``$defs``, and ``oneOf`` between
+scalar types; ``default`` is for :meth:`Schemas.fill`. Compiling is lazy: a definition is compiled when the first value
+for it arrives. (Validators that stop at the first error, or walk the schema anew for each object, were 10 to 100 times
+slower at first use or per object.)
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import copy
 import difflib
 import json
 import re
@@ -121,6 +123,23 @@ class Schemas:
             checks.extend(_scalar(schema))
         return _typed(wanted, nullable, checks)
 
+    def fill(self, name: str, value: Any) -> None:
+        """Set the defaults of a definition in a value, from the outside in, as API servers do for custom resources."""
+        self._fill(self._definitions[name], value)
+
+    def _fill(self, schema: Mapping[str, Any], value: Any) -> None:
+        if "$ref" in schema:
+            schema = self._definitions[schema["$ref"].rpartition("/")[2]]
+        if isinstance(value, list):
+            for item in value:
+                self._fill(schema.get("items", {}), item)
+        elif isinstance(value, dict):
+            for field, below in schema.get("properties", {}).items():
+                if "default" in below and value.get(field) is None:
+                    value[field] = copy.deepcopy(below["default"])
+                if field in value:
+                    self._fill(below, value[field])
+
     def _reference(self, name: str) -> Check:
         target: Check | None = None
 
@@ -188,7 +207,7 @@ def _types_of(schema: Mapping[str, Any]) -> list[str]:
 
 def _plain_type(schema: Mapping[str, Any]) -> type | None:
     """str or bool when nothing but this type is asked of the value."""
-    if any(word in schema for word in ("enum", "format", "pattern", "oneOf", "$ref")):
+    if any(word in schema for word in ("enum", "format", "pattern", "oneOf", "$ref", "minLength", "maxLength")):
         return None
     wanted = [t for t in _types_of(schema) if t != "null"]
     return {"string": str, "boolean": bool}.get(wanted[0]) if len(wanted) == 1 else None
@@ -237,6 +256,8 @@ def _scalar(schema: Mapping[str, Any]) -> Iterable[Check]:
         yield _parsed(parse_time, "must be a time such as 2026-01-31T12:00:00Z")
     elif kind == "byte":
         yield _parsed(lambda text: base64.b64decode(text, validate=True), "must be base64")
+    if "minLength" in schema or "maxLength" in schema:
+        yield _long(schema.get("minLength", 0), schema.get("maxLength"))
     if "pattern" in schema:
         yield _pattern(re.compile(schema["pattern"]), schema.get("x-kmn-words") or f"must match {schema['pattern']}")
 
@@ -262,6 +283,18 @@ def _between(least: float | None, most: float | None) -> Check:
             (least is not None and value < least) or (most is not None and value > most)
         ):
             report.add(path, f"{words}, is {value}")
+
+    return check
+
+
+def _long(least: int, most: int | None) -> Check:
+    def check(value: Any, path: Path, report: Report) -> None:
+        if not isinstance(value, str):
+            return
+        if len(value) < least:
+            report.add(path, f"must have at least {least} character{'s' if least != 1 else ''}, has {len(value)}")
+        elif most is not None and len(value) > most:
+            report.add(path, f"must have at most {most} characters, has {len(value)}")
 
     return check
 

@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 from controller import app
+from controller.census import Census
 from controller.listener import Listeners
 from controller.megaflows import Purger
 from controller.report import Report
@@ -35,6 +36,7 @@ def main() -> None:
         report,
         lambda bridges: listeners.want({name: bridge.netns for name, bridge in bridges.items()}),
         purge=Purger(lambda bridge: Path(sys.argv[1]) / bridge).purge,
+        count=Census(lambda bridge: Path(sys.argv[1]) / bridge).count,
     )
     app.start(synchronizer)
     listeners = Listeners(app.serve, synchronizer.listening)

@@ -12,6 +12,7 @@ import struct
 import threading
 from pathlib import Path
 
+from controller.census import Census
 from controller.megaflows import Purger
 from controller.openflow import wire
 from controller.report import Report
@@ -90,7 +91,10 @@ class Controller:
         self.reports: list[Report] = []
         self._runs: dict[str, Path] = {}
         self._purger = Purger(self._runs.__getitem__)
-        self.synchronizer = Synchronizer(RESOURCES, self.reports.append, purge=self._purger.purge)
+        self._census = Census(self._runs.__getitem__)
+        self.synchronizer = Synchronizer(
+            RESOURCES, self.reports.append, purge=self._purger.purge, count=self._census.count
+        )
         self.channels: dict[str, UnixChannel] = {}
         self._thread = threading.Thread(target=self.synchronizer.run)
         self._thread.start()
@@ -116,3 +120,4 @@ class Controller:
         self.synchronizer.stop()
         self._thread.join()
         self._purger.close()
+        self._census.close()

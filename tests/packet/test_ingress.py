@@ -54,7 +54,9 @@ apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata:
   name: shop
-  annotations: {nginx.ingress.kubernetes.io/enable-cors: "true"}
+  annotations:
+    nginx.ingress.kubernetes.io/ssl-redirect: "false"
+    nginx.ingress.kubernetes.io/enable-modsecurity: "true"
 spec:
   ingressClassName: nginx
   tls: [{hosts: [shop.example], secretName: shop-tls}]
@@ -188,8 +190,8 @@ def test_a_published_manifest_just_works(cluster: Cluster, client: Client) -> No
     assert client.get("nobody.example")[0] == 404
     messages = {event["message"] for event in cluster.client.list(EVENTS).items if event["reason"] == "NotEmulated"}
     assert (
-        "Ingress default/shop: annotation nginx.ingress.kubernetes.io/enable-cors is not emulated: it has no effect"
-        in messages
+        "Ingress default/shop: annotation nginx.ingress.kubernetes.io/enable-modsecurity "
+        "is not emulated: it has no effect" in messages
     )
 
 

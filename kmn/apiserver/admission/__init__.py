@@ -9,7 +9,7 @@ from __future__ import annotations
 from kmn.apiserver.admission.defaults import set_defaults
 from kmn.apiserver.admission.ingressclasses import fill_default_class
 from kmn.apiserver.admission.ipfamilies import settle_families
-from kmn.apiserver.admission.schema import check_schema
+from kmn.apiserver.admission.schema import check_schema, fill_defaults
 from kmn.apiserver.admission.services import ServiceAllocator, carry_over
 from kmn.apiserver.admission.surroundings import StoreSurroundings
 from kmn.apiserver.admission.validation import validate
@@ -58,7 +58,10 @@ class ClusterAdmission:
         if resource is SERVICES and old is not None:
             new.setdefault("spec", {})
             carry_over(new, old)
+        new["apiVersion"] = resource.api_version  # the version that is stored; others differ in no field that matters
         set_defaults(new)
+        if resource.custom:
+            fill_defaults(new)
         if resource is INGRESSES and operation == "CREATE" and self._store is not None:
             fill_default_class(new, self._store)
         wrong_families = settle_families(new, old, self._services.families) if resource is SERVICES else []

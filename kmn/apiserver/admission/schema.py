@@ -18,11 +18,11 @@ from kmn.k8s.errors import FieldError
 from kmn.k8s.objects import Object
 from kmn.k8s.schema import Check, Report, Schemas
 
-__all__ = ["VERSION", "check_schema"]
+__all__ = ["VERSION", "check_schema", "fill_defaults"]
 
 VERSION = "1.33"
 _FILE = f"kubernetes-json-schema/v{VERSION}.0-local-strict/_definitions.json"
-_CUSTOM = "policy.networking.k8s.io.json"
+_CUSTOM = ("policy.networking.k8s.io.json", "gateway.networking.k8s.io.json", "networking.istio.io.json")
 _CORE, _META = "io.k8s.api.core.v1.", "io.k8s.apimachinery.pkg.apis.meta.v1."
 
 # Fields that the document calls required, although the API server takes them as empty when they are left out.
@@ -62,6 +62,14 @@ def check_schema(obj: Object, *, strict: bool) -> tuple[list[FieldError], list[s
     return report.errors, [] if strict else [str(unknown.error) for unknown in report.unknown]
 
 
+def fill_defaults(obj: Object) -> None:
+    """The defaults that the schema of a custom resource has."""
+    schemas, kinds = _kubernetes()
+    name = kinds.get((obj["apiVersion"], obj["kind"]))
+    if name is not None:
+        schemas.fill(name, obj)
+
+
 @cache
 def _kubernetes() -> tuple[Schemas, dict[tuple[str, str], str]]:
     """All definitions, and the name of the definition of each (apiVersion, kind)."""
@@ -69,7 +77,8 @@ def _kubernetes() -> tuple[Schemas, dict[tuple[str, str], str]]:
     if package is None or not package.submodule_search_locations:
         raise RuntimeError("the Python package kubernetes-validate is missing: pip install 'kubernetes-validate>=1.33'")
     definitions = orjson.loads((Path(package.submodule_search_locations[0]) / _FILE).read_bytes())["$defs"]
-    definitions |= orjson.loads((files("kmn") / "schemas" / _CUSTOM).read_bytes())["$defs"]
+    for custom in _CUSTOM:
+        definitions |= orjson.loads((files("kmn") / "schemas" / custom).read_bytes())["$defs"]
     kinds: dict[tuple[str, str], str] = {}
     for name, schema in definitions.items():
         _relax(name, schema)

@@ -7,6 +7,14 @@ from dataclasses import dataclass
 
 from kmn.apiserver.admission.cluster_objects import check_configmap, check_node, check_secret
 from kmn.apiserver.admission.clusterwide import check_clusterwide, named_default
+from kmn.apiserver.admission.gatewayapi import (
+    check_gateway,
+    check_gatewayclass,
+    check_grpcroute,
+    check_httproute,
+    check_l4route,
+)
+from kmn.apiserver.admission.istio import check_istio_gateway, check_virtualservice
 from kmn.apiserver.admission.metadata import check_metadata, subdomain_and_shorter
 from kmn.apiserver.admission.networking import (
     check_endpoints,
@@ -66,6 +74,14 @@ _KINDS: dict[tuple[str, str], _Kind] = {
         name=named_default, check=check_clusterwide
     ),
     ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"): _Kind(check=check_clusterwide),
+    ("gateway.networking.k8s.io/v1", "GatewayClass"): _Kind(check=check_gatewayclass),
+    ("gateway.networking.k8s.io/v1", "Gateway"): _Kind(check=check_gateway),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"): _Kind(check=check_httproute),
+    ("gateway.networking.k8s.io/v1", "GRPCRoute"): _Kind(check=check_grpcroute),
+    ("gateway.networking.k8s.io/v1", "TLSRoute"): _Kind(check=check_l4route),
+    ("gateway.networking.k8s.io/v1", "TCPRoute"): _Kind(check=check_l4route),
+    ("networking.istio.io/v1", "Gateway"): _Kind(check=check_istio_gateway),
+    ("networking.istio.io/v1", "VirtualService"): _Kind(check=check_virtualservice),
     ("rbac.authorization.k8s.io/v1", "Role"): _Kind(name=path_segment),
     ("rbac.authorization.k8s.io/v1", "RoleBinding"): _Kind(name=path_segment),
     ("rbac.authorization.k8s.io/v1", "ClusterRole"): _Kind(name=path_segment),

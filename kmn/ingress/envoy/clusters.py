@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from kmn.ingress.backends import Endpoints
 from kmn.ingress.envoy.forms import Resource, address, kind, seconds, typed
-from kmn.ingress.model import HealthCheck, Protocol, Upstream
+from kmn.ingress.model import Balance, HealthCheck, Protocol, Upstream
 
 __all__ = ["cluster"]
 
 _MANY = 1_000_000  # no limit: Envoy's own are for one upstream of a mesh
 _ALL_ILL = 1  # percent, which Envoy rounds: none of up to a hundred is well
+_POLICIES = {
+    Balance.ROUND_ROBIN: "ROUND_ROBIN",
+    Balance.LEAST_REQUESTS: "LEAST_REQUEST",
+    Balance.HASH: "RING_HASH",
+}
 _CONNECT_TIMEOUT = 5.0  # seconds, as ingress-nginx' proxy-connect-timeout
 
 
@@ -26,6 +31,7 @@ def cluster(upstream: Upstream, endpoints: Endpoints) -> Resource:
         "name": name,
         **(_by_name(endpoints.resolver) if endpoints.external else {"type": "STATIC"}),
         "connect_timeout": seconds(patience),
+        "lb_policy": _POLICIES[upstream.balance],
         "circuit_breakers": {"thresholds": [thresholds]},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": ends}]},
         **_protocol(endpoints.spoken(upstream)),

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kmn.ingress.certificates import KeyPair
-from kmn.ingress.envoy.accesslog import access_log, as_sent, stream_log
+from kmn.ingress.envoy.accesslog import access_log, stream_log
+from kmn.ingress.envoy.filters import http_filters, upgraded_filters
 from kmn.ingress.envoy.forms import Resource, address, file_source, kind, typed
 from kmn.ingress.envoy.routes import NOWHERE
 from kmn.ingress.model import ANY_HOST, Certificate, Entrance, Share, Stream
@@ -56,23 +57,30 @@ class Certificates:
 def listener(entrance: Entrance, certificates: Certificates) -> Resource:
     """Connections that nothing is there for are closed."""
     found = {"@type": kind("config.listener.v3.Listener"), **_listener(f"port-{entrance.port}", entrance.port)}
+    inspectors = [_proxy_protocol()] if entrance.proxy_protocol else []
     if not entrance.tls:
+        found |= {"listener_filters": inspectors} if inspectors else {}
         return {**found, "filter_chains": [{"filters": [_clear(entrance)]}]}
-    chains = [_stream_chain(stream) for stream in entrance.streams]
+    chains = [_stream_chain(stream, certificates) for stream in entrance.streams]
     default = None
     if entrance.table is not None:
-        default = None if entrance.strict else _https_chain("default", entrance.table, certificates.context(None))
+        default = None if entrance.strict else _https_chain("default", entrance, certificates.context(None))
         for each in entrance.certificates:
             if not entrance.strict and not certificates.has(each.secret):
                 continue  # what the default chain does
-            chain = _certificate_chain(each, entrance.table, certificates)
+            chain = _certificate_chain(each, entrance, certificates)
             if each.host == ANY_HOST:
                 default = chain
             else:
                 chains.append(chain)
-    inspector = "extensions.filters.listener.tls_inspector.v3.TlsInspector"
-    found["listener_filters"] = [typed("envoy.filters.listener.tls_inspector", inspector)]
+    message = "extensions.filters.listener.tls_inspector.v3.TlsInspector"
+    found["listener_filters"] = [*inspectors, typed("envoy.filters.listener.tls_inspector", message)]
     return {**found, "filter_chains": chains, **({"default_filter_chain": default} if default else {})}
+
+
+def _proxy_protocol() -> Resource:
+    message = "extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
+    return typed("envoy.filters.listener.proxy_protocol", message, allow_requests_without_proxy_protocol=True)
 
 
 def health_listener() -> Resource:
@@ -102,30 +110,30 @@ def _listener(name: str, port: int) -> Resource:
 def _clear(entrance: Entrance) -> Resource:
     """The filter of a port without TLS."""
     if entrance.table is not None:
-        return _connection_manager(entrance.table)
+        return _connection_manager(entrance)
     return _tcp_proxy([share for stream in entrance.streams for share in stream.shares], f"port-{entrance.port}")
 
 
-def _connection_manager(table: str) -> Resource:
+def _connection_manager(entrance: Entrance) -> Resource:
+    table = entrance.table or ""
+    trusted = {"xff_num_trusted_hops": entrance.trusted_hops} if entrance.trusted_hops else {}
     return _http_filter(
         table,
-        as_sent(),
         access_log=access_log(),
         rds={"config_source": file_source(route_file(table)), "route_config_name": table},
         use_remote_address=True,
         server_header_transformation="PASS_THROUGH",
-        upgrade_configs=[{"upgrade_type": "websocket"}],
+        upgrade_configs=[{"upgrade_type": "websocket", "filters": upgraded_filters()}],
         strip_trailing_host_dot=True,
         http_protocol_options={"accept_http_10": True},
         common_http_protocol_options={"idle_timeout": _KEEP_ALIVE},
+        **trusted,
     )
 
 
-def _http_filter(statistics: str, *before: Resource, **fields: Any) -> Resource:
-    message = "extensions.filters.http.router.v3.Router"
-    router = typed("envoy.filters.http.router", message, suppress_envoy_headers=True)
+def _http_filter(statistics: str, **fields: Any) -> Resource:
     manager = "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-    own = {"stat_prefix": statistics, "http_filters": [*before, router]}
+    own = {"stat_prefix": statistics, "http_filters": http_filters()}
     return typed("envoy.filters.network.http_connection_manager", manager, **own, **fields)
 
 
@@ -136,29 +144,32 @@ def _tcp_proxy(shares: Iterable[Share], statistics: str) -> Resource:
     return typed("envoy.filters.network.tcp_proxy", message, stat_prefix=statistics, access_log=stream_log(), **target)
 
 
-def _stream_chain(stream: Stream) -> Resource:
+def _stream_chain(stream: Stream, certificates: Certificates) -> Resource:
     name = f"{stream.owner} {stream.field}"
-    return {
-        "name": name,
+    found = {
+        "name": " ".join([name, *stream.hosts]),
         "filter_chain_match": {"server_names": list(stream.hosts)},
         "filters": [_tcp_proxy(stream.shares, "streams")],
     }
+    if stream.certificate is not None:
+        found["transport_socket"] = _tls(certificates.context(stream.certificate))
+    return found
 
 
-def _certificate_chain(certificate: Certificate, table: str, certificates: Certificates) -> Resource:
+def _certificate_chain(certificate: Certificate, entrance: Entrance, certificates: Certificates) -> Resource:
     host = certificate.host
     match = {"filter_chain_match": {"server_names": [host]}} if host != ANY_HOST else {}
-    return {**_https_chain(host or "any", table, certificates.context(certificate.secret)), **match}
+    return {**_https_chain(host or "any", entrance, certificates.context(certificate.secret)), **match}
 
 
-def _https_chain(name: str, table: str, certificate: Resource) -> Resource:
-    message = "extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+def _https_chain(name: str, entrance: Entrance, certificate: Resource) -> Resource:
     context = {"alpn_protocols": ["h2", "http/1.1"], **certificate}
-    return {
-        "name": name,
-        "transport_socket": typed("envoy.transport_sockets.tls", message, common_tls_context=context),
-        "filters": [_connection_manager(table)],
-    }
+    return {"name": name, "transport_socket": _tls(context), "filters": [_connection_manager(entrance)]}
+
+
+def _tls(context: Resource) -> Resource:
+    message = "extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+    return typed("envoy.transport_sockets.tls", message, common_tls_context=context)
 
 
 # --- certificates -----------------------------------------------------------------------------------------------

@@ -6,19 +6,24 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kmn.ingress.envoy.forms import Resource, kind, seconds
+from kmn.ingress.envoy.filters import of_route
+from kmn.ingress.envoy.forms import Resource, kind, seconds, typed
 from kmn.ingress.model import (
     ANY_HOST,
     Answer,
     Condition,
+    Cors,
     Forward,
+    HashKey,
     HeaderChange,
     Host,
     How,
+    Keyed,
     Manner,
     Match,
     Mirror,
     Redirect,
+    Retry,
     Rule,
     Share,
     Table,
@@ -49,6 +54,19 @@ _CODES = {
 _VARIABLES = {
     "host": "%REQ(:AUTHORITY)%", "path": "%PATH(NQ)%", "target": "%REQ(:PATH)%", "query": "%QUERY_PARAMS(ORIG)%",
 }  # fmt: skip
+_UNDELIVERED = "connect-failure,refused-stream,reset-before-request"
+_ELSEWHERE = {
+    "retry_host_predicate": [
+        typed(
+            "envoy.retry_host_predicates.previous_hosts",
+            "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+        )
+    ],
+    "host_selection_retry_max_attempts": 3,
+}
+_REPEATABLE = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE")
+_HUGE = 2**62
+_TOO_LARGE = {"direct_response": {"status": 413}}
 _NOT_FOUND = {"direct_response": {"status": 404}}
 # Its name tells the access log why; routes that are not there have none.
 _NO_HOST = {"name": "no host", "match": {"prefix": "/"}, **_NOT_FOUND}
@@ -93,14 +111,72 @@ def _one_label(wildcard: str) -> str:
 
 def _routes(rules: Iterable[Rule], *guards: Resource) -> Iterator[Resource]:
     for rule in rules:
-        code = rule.treatment.https_only
-        if code is not None:
-            redirect = {"scheme_redirect": "https", "response_code": _CODES[code]}
+        treatment = rule.treatment
+        if treatment.cors is not None:
+            yield _preflight(rule, treatment.cors, guards)
+        if treatment.https_only is not None:
+            redirect = _to_https(treatment.https_only, without_slash=treatment.https_without_slash)
             yield {"name": rule.name, "match": _match(rule.match, (*guards, _WITHOUT_TLS)), "redirect": redirect}
-        found = {"name": rule.name, "match": _match(rule.match, guards), **_action(rule)}
-        for name, values in _headers(rule.treatment.request_headers, rule.treatment.response_headers).items():
-            found[name] = [*found.get(name, ()), *values]
-        yield found
+        if treatment.body_limit is not None and treatment.body_streamed:
+            length = {"name": "content-length", "range_match": {"start": treatment.body_limit + 1, "end": _HUGE}}
+            yield {"name": rule.name, "match": _match(rule.match, (*guards, length)), **_TOO_LARGE}
+        route = {"name": rule.name, "match": _match(rule.match, guards), **_action(rule), **of_route(treatment)}
+        for name, values in _headers(treatment.request_headers, treatment.response_headers).items():
+            route[name] = [*route.get(name, ()), *values]
+        if treatment.cors is not None:
+            yield from _with_origin(route, rule, treatment.cors, guards)
+        else:
+            yield route
+
+
+def _to_https(code: int, *, without_slash: bool) -> Resource:
+    redirect: Resource = {"scheme_redirect": "https", "response_code": _CODES[code]}
+    if without_slash:
+        redirect["regex_rewrite"] = _regex_rewrite("/$", "")
+    return redirect
+
+
+# --- other origins ----------------------------------------------------------------------------------------------
+
+
+def _preflight(rule: Rule, cors: Cors, guards: Iterable[Resource]) -> Resource:
+    """What a browser asks before it sends a script's request."""
+    return {
+        "name": rule.name,
+        "match": _match(rule.match._replace(methods=("OPTIONS",)), (*guards, *_origins(cors))),
+        "direct_response": {"status": 204},
+        "response_headers_to_add": _cors_headers(cors),
+    }
+
+
+def _with_origin(route: Resource, rule: Rule, cors: Cors, guards: Iterable[Resource]) -> Iterator[Resource]:
+    """A route whose answers scripts may read, and it without that for others."""
+    origins = _origins(cors)
+    added = [*route.get("response_headers_to_add", ()), *_cors_headers(cors)]
+    yield {**route, "match": _match(rule.match, (*guards, *origins)), "response_headers_to_add": added}
+    if origins:
+        yield route
+
+
+def _origins(cors: Cors) -> list[Resource]:
+    """The condition that a request comes from one of them, none where all are allowed."""
+    if any(origin.how is How.PRESENT for origin in cors.origins):
+        return []
+    patterns = [_regex(text) if text.how is How.REGEX else re.escape(text.value) for text in cors.origins]
+    return [{"name": "origin", "string_match": {"safe_regex": {"regex": "|".join(f"(?:{each})" for each in patterns)}}}]
+
+
+def _cors_headers(cors: Cors) -> list[Resource]:
+    headers = {"Access-Control-Allow-Origin": "%REQ(ORIGIN)%" if _origins(cors) else "*"}
+    if cors.credentials:
+        headers["Access-Control-Allow-Credentials"] = "true"
+    headers["Access-Control-Allow-Methods"] = _literal(cors.methods)
+    headers["Access-Control-Allow-Headers"] = _literal(cors.headers)
+    if cors.exposed:
+        headers["Access-Control-Expose-Headers"] = _literal(cors.exposed)
+    if cors.max_age is not None:
+        headers["Access-Control-Max-Age"] = str(cors.max_age)
+    return [_header(name, value) for name, value in headers.items()]
 
 
 # --- which requests ---------------------------------------------------------------------------------------------
@@ -121,7 +197,7 @@ def _path(path: Text) -> Resource:
     if path.how is How.EXACT:
         return {"path": path.value, **case}
     if path.how is How.REGEX:
-        return {"safe_regex": _regex(path)}
+        return {"safe_regex": {"regex": _regex(path)}}
     return {"path_separated_prefix": path.value, **case} if path.value else {"prefix": "/"}
 
 
@@ -142,13 +218,13 @@ def _condition(condition: Condition) -> Resource:
 
 def _string(text: Text) -> Resource:
     if text.how is How.REGEX:
-        return {"safe_regex": _regex(text)}
+        return {"safe_regex": {"regex": _regex(text)}}
     case = {"ignore_case": True} if text.ignore_case else {}
     return {text.how.value: text.value, **case}
 
 
-def _regex(text: Text) -> Resource:
-    return {"regex": f"(?i){text.value}" if text.ignore_case else text.value}
+def _regex(text: Text) -> str:
+    return f"(?i){text.value}" if text.ignore_case else text.value
 
 
 # --- what is done with them -------------------------------------------------------------------------------------
@@ -167,6 +243,8 @@ def _action(rule: Rule) -> Resource:
             answer["direct_response"]["body"] = {"inline_string": action.body}
             header = {"header": {"key": "content-type", "value": _literal(action.content_type)}}
             answer["response_headers_to_add"] = [{**header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
+        if action.location is not None:
+            answer.setdefault("response_headers_to_add", []).append(_header("Location", _literal(action.location)))
         return answer
     target = _target(action)
     if target is None:
@@ -181,6 +259,8 @@ def _redirect(redirect: Redirect, path: Text) -> Resource:
         "path_redirect": redirect.path,
     }  # fmt: skip
     found |= {name: value for name, value in fields.items() if value is not None}
+    if not redirect.query:
+        found["strip_query"] = True
     if redirect.prefix is not None:
         found |= _instead_of_prefix(path, redirect.prefix)
     return found
@@ -219,8 +299,10 @@ def _route(treatment: Treatment, path: Text) -> Resource:
     found: Resource = {
         "timeout": seconds(treatment.timeout or 0),  # without one a request may take long as long as it goes on
         "idle_timeout": seconds(idle),
-        "retry_policy": {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 1},
+        **_retry(treatment.retry or Retry(2)),
     }
+    if treatment.hash_on:
+        found["hash_policy"] = [_hash(key) for key in treatment.hash_on]
     rewrite = treatment.rewrite
     if rewrite is not None:
         if rewrite.host is not None:
@@ -230,16 +312,46 @@ def _route(treatment: Treatment, path: Text) -> Resource:
         elif rewrite.prefix is not None:
             found |= _instead_of_prefix(path, rewrite.prefix)
         elif rewrite.substitution is not None:
-            found["regex_rewrite"] = _regex_rewrite(f"^{_regex(path)['regex']}$", rewrite.substitution)
+            pattern = f"^{_regex(path)}$" if rewrite.pattern is None else rewrite.pattern
+            found["regex_rewrite"] = _regex_rewrite(pattern, rewrite.substitution)
     if treatment.mirrors:
         found["request_mirror_policies"] = [_mirror(mirror) for mirror in treatment.mirrors]
     return found
 
 
+def _retry(retry: Retry) -> Resource:
+    if retry.tries < 2:
+        return {}
+    policy: Resource = {"retry_on": _UNDELIVERED, "num_retries": retry.tries - 1, **_ELSEWHERE}
+    if retry.codes:
+        policy["retry_on"] += ",retriable-status-codes"
+        policy["retriable_status_codes"] = list(retry.codes)
+        policy["retriable_request_headers"] = list(_methods(_REPEATABLE))
+    return {"retry_policy": policy}
+
+
+def _hash(key: HashKey) -> Resource:
+    if key.by is Keyed.ADDRESS:
+        return {"connection_properties": {"source_ip": True}}
+    if key.by is Keyed.HEADER:
+        return {"header": {"header_name": key.name}}
+    if key.by is Keyed.QUERY:
+        return {"query_parameter": {"name": key.name}}
+    given = key.given
+    if given is None:
+        return {"cookie": {"name": key.name}}
+    attributes = [{"name": name, "value": value} for name, value in given.attributes]
+    life = seconds(given.max_age or 0)  # 0: without Max-Age
+    return {"cookie": {"name": key.name, "path": given.path, "ttl": life, "attributes": attributes}}
+
+
 def _mirror(mirror: Mirror) -> Resource:
     millionths = mirror.numerator * 1_000_000 // mirror.denominator
     fraction = {"default_value": {"numerator": millionths, "denominator": "MILLION"}}
-    return {"cluster": str(mirror.upstream), "runtime_fraction": fraction}
+    found: Resource = {"cluster": str(mirror.upstream), "runtime_fraction": fraction}
+    if mirror.host is not None:
+        found |= {"host_rewrite_literal": mirror.host, "disable_shadow_host_suffix_append": True}
+    return found
 
 
 def _instead_of_prefix(path: Text, text: str) -> Resource:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import http, paths, services
+from benchmarks.balancing import Arrival, ideal
 from benchmarks.connections import shares
 from benchmarks.http import Load
 from benchmarks.peers import kubeproxy
@@ -178,3 +179,10 @@ def test_nft_takes_the_rules() -> None:
         if "unshare failed" in done.stderr or "Operation not permitted" in done.stderr:
             pytest.skip(f"no network namespace: {done.stderr.strip()}")
         assert done.returncode == 0, done.stderr
+
+
+def test_least_connections_are_computed() -> None:
+    """Whoever has the fewest gets the next; what has ended by then counts no more."""
+    assert ideal([Arrival(at, 10.0) for at in range(5)], 2) == [1, 0, 1, 0, 1]
+    # The first of two endpoints keeps its connection, the other one loses its own each time.
+    assert ideal([Arrival(0, 10.0), *(Arrival(at, 1.0) for at in range(1, 5))], 2) == [1, 0, 0, 0, 0]

@@ -47,8 +47,8 @@ def test_what_the_cluster_object_says() -> None:
     assert scheduler_of(cluster_object(mode="nftables", ipvs={"scheduler": "rr"})) == "random"
     assert scheduler_of(cluster_object(mode="ipvs")) == "rr"
     assert scheduler_of(cluster_object(mode="ipvs", ipvs={"scheduler": "sh"})) == "sh"
-    with pytest.raises(Malformed, match=r"spec.kubeProxy.ipvs.scheduler: 'wlc' should be one of rr, wrr, sh"):
-        scheduler_of(cluster_object(mode="ipvs", ipvs={"scheduler": "wlc"}))
+    with pytest.raises(Malformed, match=r"spec.kubeProxy.ipvs.scheduler: 'sed' should be one of rr, wrr, lc, wlc, sh"):
+        scheduler_of(cluster_object(mode="ipvs", ipvs={"scheduler": "sed"}))
 
 
 def test_groups_are_divided_by_what_may_tell_clients_apart() -> None:
@@ -99,9 +99,9 @@ def test_round_robin() -> None:
             f"table=28, priority=200,tcp,nw_dst={VIP},tp_dst=80 "
             "actions=set_field:0x23e42046->reg8,resubmit(,26),goto_table:33"
         ),
-        f"table=33, priority=100,tcp,reg8=0x23e42046 {turn('0x1', '10.244.1.2:8080')}",
-        f"table=33, priority=200,tcp,reg8=0x23e42046,reg10=0 {turn('0x1', '10.244.1.2:8080')}",
-        f"table=33, priority=200,tcp,reg8=0x23e42046,reg10=0x1 {turn('0', '10.244.1.3:8080')}",
+        f"table=33, priority=100,tcp,reg8=0x23e42046 {turn('0x2', '10.244.1.2:8080')}",
+        f"table=33, priority=200,tcp,reg8=0x23e42046,reg10=0x1 {turn('0x2', '10.244.1.2:8080')}",
+        f"table=33, priority=200,tcp,reg8=0x23e42046,reg10=0x2 {turn('0x1', '10.244.1.3:8080')}",
     }
     assert not cluster.common.groups
 

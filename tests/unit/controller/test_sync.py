@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 
 import controller_objects as make
 import pytest
 
+from controller.census import Entry, Tally
 from controller.openflow import wire
 from controller.report import Report
+from controller.service_views import Endpoint
 from controller.sync import Synchronizer, _Listening
 from kmn.k8s.objects import Object
 
@@ -64,7 +67,8 @@ class Bench:
     def __init__(self, nodes: int = 1) -> None:
         self.reports: list[Report] = []
         self.purging: list[Callable[[], None]] | None = None  # None: done at once
-        self.synchronizer = Synchronizer(RESOURCES, self.reports.append, purge=self._purge)
+        self.counting: list[tuple[Sequence[str], Callable[[str, Tally], None], Callable[[float], None]]] = []
+        self.synchronizer = Synchronizer(RESOURCES, self.reports.append, purge=self._purge, count=self._count)
         self._nodes = [make.node(f"n{number}", number) for number in range(1, nodes + 1)]
         self.now = 1000.0
 
@@ -73,6 +77,11 @@ class Bench:
             done()
         else:
             self.purging.append(done)
+
+    def _count(
+        self, bridges: Sequence[str], counted: Callable[[str, Tally], None], done: Callable[[float], None]
+    ) -> None:
+        self.counting.append((bridges, counted, done))
 
     def step(self) -> None:
         """Everything in the queue, then what follows."""
@@ -380,3 +389,88 @@ def test_a_pods_labels_are_told_only_to_nodes_with_rules_of_which_it_is_a_peer(m
     assert fleet.put("pods", fleet.pod("other", 3, 13, "somebody")) == {}
     # One that the policy is about: its node gets all of the rule.
     assert fleet.put("pods", fleet.pod("other", 3, 13, "web")) == {"n3": around + 6}
+
+
+def least_connections(bench: Bench) -> Switch:
+    """A bench with one switch in step, and a Service of two endpoints that is to be level."""
+    proxy = {"mode": "ipvs", "ipvs": {"scheduler": "lc"}}
+    obj = {"kind": "Cluster", "metadata": {"name": "t", "resourceVersion": "2"}, "spec": {"kubeProxy": proxy}}
+    switch = connected(bench)
+    bench.synchronizer.event("clusters", "ADDED", obj)
+    bench.event(2, "10.244.1.2", "10.244.1.3")
+    bench.step()
+    switch.answer()
+    return switch
+
+
+def tally(count: int) -> Tally:
+    endpoint = Endpoint(ip_address("10.244.1.2"), 80)
+    return {Entry("TCP", ip_address("10.96.0.20"), 80, endpoint): 256 * count}
+
+
+def test_connections_are_counted_and_turns_follow(bench: Bench) -> None:
+    switch = least_connections(bench)
+    bench.step()
+    [(bridges, counted, done)] = bench.counting
+    assert bridges == ["n1"]
+    bench.step()
+    assert len(bench.counting) == 1, "one count at a time"
+    purges: list[Callable[[], None]] = []
+    bench.purging = purges
+    told = len(bench.reports)
+    counted("n1", tally(2))
+    bench.step()
+    kinds = [kind for kind, _, _ in switch.take()]
+    # Two turns and where to begin, and what was learned is forgotten: in one bundle.
+    assert kinds == [wire.BUNDLE_CONTROL, *[wire.BUNDLE_ADD] * 4, wire.BUNDLE_CONTROL]
+    assert not purges, "no megaflow is concerned"
+    done(0.001)
+    counted("n1", tally(2))
+    bench.step()
+    assert switch.take() == [], "nothing came, nothing went"
+    assert len(bench.reports) == told, "turns are no news"
+    bench.now += 1
+    bench.step()
+    assert len(bench.counting) == 2
+
+
+def test_a_long_count_has_a_long_rest(bench: Bench) -> None:
+    least_connections(bench)
+    bench.step()
+    bench.counting.pop()[2](1.0)
+    bench.step()
+    bench.now += 49
+    bench.step()
+    assert not bench.counting
+    bench.now += 2
+    bench.step()
+    assert len(bench.counting) == 1
+
+
+def test_where_nothing_is_to_be_level_nothing_is_counted(bench: Bench) -> None:
+    switch = connected(bench)
+    bench.event(2, "10.244.1.2", "10.244.1.3")
+    for _ in range(3):
+        bench.now += 10
+        bench.step()
+        switch.answer()
+    bench.step()
+    assert not bench.counting
+    assert bench.synchronizer._patience() is None
+
+
+def test_a_switch_that_is_away_is_not_counted(bench: Bench) -> None:
+    switch = least_connections(bench)
+    bench.step()
+    [(_, counted, done)] = bench.counting
+    bench.synchronizer.down(switch)
+    counted("n1", tally(2))
+    done(0.001)
+    bench.now += 10
+    bench.step()
+    assert switch.take() == []
+    assert len(bench.counting) == 1
+    joined(bench, 1)
+    bench.now += 10
+    bench.step()
+    assert len(bench.counting) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -444,7 +445,7 @@ def test_a_request_is_explained_by_what_the_load_balancer_does() -> None:
     assert (name, view.addresses) == ("ingress.k8s.aws/alb default/x", ("h",))
 
     def explained(url: str) -> Explanation:
-        return explain(asked_of(Query(url)), name, view, str, state.alone)
+        return explain(asked_of(Query(url)), name, view, str, partial(state.alone, name))
 
     found = explained("http://shop.example/a/x")
     assert found.verdict == "forwarded"

@@ -10,9 +10,10 @@ from ingress_objects import ingress, path, rule
 
 from kmn.ingress.backends import Endpoints
 from kmn.ingress.certificates import KeyPair
+from kmn.ingress.dialects import dialect_of
 from kmn.ingress.envoy.config import Config, config_of
-from kmn.ingress.model import Backend, Protocol, Upstream
-from kmn.ingress.routing import routing_of
+from kmn.ingress.envoy.listeners import Certificates, listener
+from kmn.ingress.model import Backend, Entrance, Protocol, Upstream
 from kmn.k8s.objects import Key, Object
 
 DEFAULT = KeyPair("default certificate", "default key")
@@ -20,7 +21,7 @@ PAIR = KeyPair("certificate", "key")
 
 
 def configured(*ingresses: Object, pairs: Iterable[Key] = (), **endpoints: Any) -> Config:
-    routing = routing_of(ingresses)
+    routing = dialect_of("")(ingresses, lambda resource, key: None)
     ends = {up: Endpoints(endpoints.get(up.backend.service, ())) for up in sorted(routing.upstreams(), key=str)}
     return config_of(routing, ends, dict.fromkeys(pairs, PAIR), DEFAULT)
 
@@ -99,7 +100,7 @@ def test_certificates_are_chosen_by_name_and_read_from_files() -> None:
 
 def test_a_new_certificate_changes_its_file_alone() -> None:
     obj = ingress("i", tls=[{"hosts": ["a"], "secretName": "s"}])
-    routing = routing_of([obj])
+    routing = dialect_of("")([obj], lambda resource, key: None)
     before, after = (
         config_of(routing, {}, {Key("default", "s"): pair}, DEFAULT) for pair in (PAIR, KeyPair("new", "new"))
     )
@@ -121,4 +122,12 @@ def test_more_certificates_than_can_be_watched_are_in_the_listener() -> None:
 def test_backends_have_names_of_their_own() -> None:
     number, name = Backend("a", "b", 80), Backend("a", "b", "http")
     upstreams = [Upstream(number), Upstream(name), Upstream(number, Protocol.H2C), Upstream(number, connect_timeout=2)]
-    assert [str(each) for each in upstreams] == ["a/b:80", "a/b:http", "a/b:80 h2c", "a/b:80 2"]
+    assert [str(each) for each in upstreams] == ["a/b:80", "a/b:http", "a/b:80 h2c", "a/b:80 connect_timeout=2"]
+
+
+def test_what_comes_before_a_proxy() -> None:
+    entrance = Entrance(80, "t", proxy_protocol=True, trusted_hops=2)
+    found = listener(entrance, Certificates(DEFAULT, {}))
+    assert [each["name"] for each in found["listener_filters"]] == ["envoy.filters.listener.proxy_protocol"]
+    manager = found["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager["xff_num_trusted_hops"] == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -50,7 +51,8 @@ def explained(url: str, *ingresses: Object, **query: Any) -> Explanation:
     things += [(ENDPOINTSLICES, slice_of("red", "10.0.0.1")), (SECRETS, tls_secret("cert", PAIR))]
     for resource, obj in [*things, *((INGRESSES, each) for each in ingresses)]:
         state.update(resource, key_of(obj), obj)
-    return explain(asked_of(Query(url, **query)), NGINX, state.view(NGINX), lambda ip: f"pod at {ip}", state.alone)
+    alone = partial(state.alone, NGINX)
+    return explain(asked_of(Query(url, **query)), NGINX, state.view(NGINX), lambda ip: f"pod at {ip}", alone)
 
 
 def others(found: Explanation) -> dict[str, str]:
@@ -62,6 +64,7 @@ SHOP = ingress(
     rule("shop.example", path("/", "red"), path("/cart", "none"), path("/cart", "red", "Exact")),
     created=1,
     tls=[{"hosts": ["shop.example"], "secretName": "cert"}],
+    annotations={"nginx.ingress.kubernetes.io/ssl-redirect": "false"},
 )
 WILD = ingress(
     "wild", rule("*.example", path("/", "red")), rule("shop.example", path("/", "none")), created=2, default="red"

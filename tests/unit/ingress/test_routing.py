@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from ingress_objects import ingress, path, rule, service
 
 from kmn.ingress.classes import class_of, controller_of
+from kmn.ingress.dialects import dialect_of
 from kmn.ingress.model import ANY_HOST, Host, How, Routing, Text
-from kmn.ingress.routing import routing_of
 from kmn.k8s.objects import Key, Object
+
+
+def routing_of(ingresses: Iterable[Object]) -> Routing:
+    """By a controller that has no annotations of its own."""
+    return dialect_of("example.com/own")(ingresses, lambda resource, key: None)
 
 
 def hosts_of(routing: Routing) -> tuple[Host, ...]:
@@ -149,7 +156,6 @@ def test_certificates() -> None:
 def test_what_has_no_effect_is_told() -> None:
     names = {
         "nginx.ingress.kubernetes.io/rewrite-target": "/",
-        "nginx.ingress.kubernetes.io/ssl-redirect": "false",
         "traefik.ingress.kubernetes.io/router.tls": "true",
         "example.com/owner": "me",
     }

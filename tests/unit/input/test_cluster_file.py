@@ -422,7 +422,7 @@ def test_count_goes_on_with_the_numbers_and_skips_names_in_use() -> None:
         ({"kubeProxy": {"mode": "userspace"}}, 'is "userspace", which is not emulated: it is no more in kube-proxy'),
         (
             {"kubeProxy": {"mode": "ipvs", "ipvs": {"scheduler": "sed"}}},
-            'spec.kubeProxy.ipvs.scheduler: must be one of "rr", "wrr", "sh"; is "sed", which is not emulated: ',
+            'must be one of "rr", "wrr", "lc", "wlc", "sh"; is "sed", which is not emulated: it differs from',
         ),
         (
             {"kubeProxy": {"mode": "nftables", "ipvs": {"scheduler": "rr"}}},
