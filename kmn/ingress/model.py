@@ -6,6 +6,7 @@ by an :class:`Entrance`; a request is looked up in the :class:`Table` of it: the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +16,7 @@ from kmn.k8s.objects import Key
 
 __all__ = [
     "ANY_HOST",
+    "PASSWORD_HASH",
     "Action",
     "Answer",
     "Authorization",
@@ -268,6 +270,10 @@ class Sources(NamedTuple):
 
     allowed: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
+
+
+# What is known of passwords (htpasswd): their SHA-1, or Apache's or crypt's MD5.
+PASSWORD_HASH = re.compile(r"\{SHA\}[A-Za-z0-9+/]{27}=|\$(apr1|1)\$[./A-Za-z0-9]{0,8}\$[./A-Za-z0-9]{22}")
 
 
 class BasicAuth(NamedTuple):

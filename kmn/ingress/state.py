@@ -37,6 +37,7 @@ from kmn.k8s.resources import (
     ISTIO_DESTINATIONRULES,
     ISTIO_GATEWAYS,
     ISTIO_VIRTUALSERVICES,
+    MIDDLEWARES,
     NAMESPACES,
     NODES,
     PODS,
@@ -64,11 +65,12 @@ RESOURCES = (
     PODS,
     NODES,
     APPLICATIONLOADBALANCERS,
+    MIDDLEWARES,
 )
 _KINDS = {resource.kind: resource for resource in (*_ISTIO, *_ROUTING, CONFIGMAPS)} | {
     ISTIO_GATEWAY_KIND: ISTIO_GATEWAYS
 }
-_MOSTLY_UNUSED = (SECRETS, CONFIGMAPS)  # one that no view has asked for changes none
+_MOSTLY_UNUSED = (SECRETS, CONFIGMAPS, MIDDLEWARES)  # one that no view has asked for changes none
 
 
 _BALANCER = f"{ALB_CONTROLLER} "  # what names of application load balancers begin with, among those of controllers

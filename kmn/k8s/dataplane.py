@@ -36,6 +36,7 @@ __all__ = [
     "REJECT_IP",
     "REJECT_IPV6",
     "REJECT_PORT",
+    "TRAEFIK_CONTROLLER",
     "UPLINK_MAC",
     "UPLINK_NEXT_HOP_MAC",
     "UPLINK_OFPORT",
@@ -74,7 +75,8 @@ IPVS_SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sh")
 
 # Ingress controllers as their users know them: the name of their class, and its spec.controller.
 ALB_CONTROLLER = "ingress.k8s.aws/alb"
-INGRESS_CONTROLLERS = {"nginx": "k8s.io/ingress-nginx", "alb": ALB_CONTROLLER}
+TRAEFIK_CONTROLLER = "traefik.io/ingress-controller"
+INGRESS_CONTROLLERS = {"nginx": "k8s.io/ingress-nginx", "alb": ALB_CONTROLLER, "traefik": TRAEFIK_CONTROLLER}
 
 # Controllers of Gateways likewise: the GatewayClass that their guides use, and its spec.controllerName.
 GATEWAY_CONTROLLERS = {

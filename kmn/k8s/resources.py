@@ -43,6 +43,7 @@ __all__ = [
     "ISTIO_VIRTUALSERVICES",
     "JOBS",
     "LISTENERSETS",
+    "MIDDLEWARES",
     "NAMESPACES",
     "NETWORKPOLICIES",
     "NODES",
@@ -127,7 +128,9 @@ def _in(group_version: str, plural: str, kind: str, *short: str, **flags: object
     return Resource(group, version, plural, kind, short=short, **flags)  # type: ignore[arg-type]
 
 
-_CUSTOM_GROUPS = frozenset(("kmn.io", "policy.networking.k8s.io", "gateway.networking.k8s.io", "networking.istio.io"))
+_CUSTOM_GROUPS = frozenset(
+    ("kmn.io", "policy.networking.k8s.io", "gateway.networking.k8s.io", "networking.istio.io", "traefik.io")
+)
 
 _WORKLOAD = {"status": True, "effect": True, "categories": ("all",)}
 _CLUSTER = {"namespaced": False}
@@ -161,6 +164,9 @@ ENDPOINTSLICES = _in("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", e
 NETWORKPOLICIES = _in("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", "netpol", effect=True)
 INGRESSES = _in("networking.k8s.io/v1", "ingresses", "Ingress", "ing", status=True, effect=True)
 INGRESSCLASSES = _in("networking.k8s.io/v1", "ingressclasses", "IngressClass", effect=True, **_CLUSTER)
+
+# What requests go through, of Ingresses of class traefik.
+MIDDLEWARES = _in("traefik.io/v1alpha1", "middlewares", "Middleware", effect=True)
 
 # Policies of the cluster's administrators. The newer version has one kind for what the older one has two for.
 _CLUSTERWIDE = {"status": True, "effect": True, **_CLUSTER}
@@ -257,6 +263,7 @@ ALL: tuple[Resource, ...] = (
     _in(_ISTIO_V1, "workloadentries", "WorkloadEntry", "we", **_ISTIO),
     _in(_ISTIO_V1, "workloadgroups", "WorkloadGroup", "wg", **_ISTIO),
     _in("networking.istio.io/v1alpha3", "envoyfilters", "EnvoyFilter", **_ISTIO),
+    MIDDLEWARES,
     _in("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),
     _in("autoscaling/v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),
     _in("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True),
