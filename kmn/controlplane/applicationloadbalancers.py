@@ -16,10 +16,18 @@ from kmn.controlplane.pools import Exhausted, Pool, SharedPool
 from kmn.controlplane.runtime import LoopClient, Reconciler
 from kmn.ingress.classes import controller_of
 from kmn.ingress.dialects.alb.groups import Group, balancer_name, groups_of, hostname_of
+from kmn.ingress.dialects.alb.params import as_its_class_says, ignored_fields, params_name
 from kmn.k8s.client import WatchEvent
 from kmn.k8s.dataplane import ALB_CONTROLLER, FIRST_BALANCER_OFPORT, LAST_BALANCER_OFPORT, mac_of
 from kmn.k8s.objects import Key, Object, describe, draft, key_of, labels, name_of
-from kmn.k8s.resources import APPLICATIONLOADBALANCERS, INGRESSCLASSES, INGRESSES, NODES, Resource
+from kmn.k8s.resources import (
+    APPLICATIONLOADBALANCERS,
+    INGRESSCLASSES,
+    INGRESSCLASSPARAMS,
+    INGRESSES,
+    NODES,
+    Resource,
+)
 from kmn.naming import netns
 
 __all__ = ["ApplicationLoadBalancers"]
@@ -42,6 +50,7 @@ class ApplicationLoadBalancers(Reconciler[str]):
         self._ofports = Pool(FIRST_BALANCER_OFPORT, LAST_BALANCER_OFPORT)
         self._ingresses: dict[Key, Object] = {}
         self._classes: dict[Key, Object] = {}
+        self._params: dict[Key, Object] = {}
         self._regions: dict[str, str] = {}  # by node
         self._places: dict[str, tuple[int, int]] = {}  # address and port of each, by name
         pool.when_freed(self._look_again)
@@ -49,6 +58,7 @@ class ApplicationLoadBalancers(Reconciler[str]):
     def watches(self) -> Iterable[tuple[Resource, Callable[[WatchEvent], None]]]:
         return (
             (NODES, self._on_node),
+            (INGRESSCLASSPARAMS, self._on_params),
             (INGRESSCLASSES, self._on_class),
             (INGRESSES, self._on_ingress),
             (APPLICATIONLOADBALANCERS, self._on_balancer),
@@ -57,7 +67,8 @@ class ApplicationLoadBalancers(Reconciler[str]):
     def reconcile(self, key: str) -> None:
         taken = [i for i in self._ingresses.values() if controller_of(i, self._classes) == ALB_CONTROLLER]
         wanted: dict[str, Group] = {}
-        for group in groups_of(taken)[0]:
+        self._tell_of_params(taken)
+        for group in groups_of(as_its_class_says(each, self._classes, self._params) for each in taken)[0]:
             name = balancer_name(self._spec.name, group)
             if name in wanted:
                 self._tell(group, "Conflict", f"group {wanted[name].id} has the load balancer {name} already")
@@ -128,6 +139,17 @@ class ApplicationLoadBalancers(Reconciler[str]):
         for ingress in group.members:
             self.recorder.once(ingress, "Warning", reason, f"{describe(ingress)}: no load balancer: {message}")
 
+    def _tell_of_params(self, taken: Iterable[Object]) -> None:
+        for ingress in taken:
+            name = params_name(ingress, self._classes)
+            if name is not None and Key("", name) not in self._params:
+                message = f"{describe(ingress)}: its class names IngressClassParams {name}, which does not exist"
+                self.recorder.once(ingress, "Warning", "FailedBuildModel", message)
+        for params in self._params.values():
+            for each in ignored_fields(params):
+                message = f"{describe(params)}: spec.{each} is not emulated: it has no effect"
+                self.recorder.once(params, "Warning", "NotEmulated", message)
+
     # --- what it is told of -------------------------------------------------------------------------------------------
 
     def _look_again(self) -> None:
@@ -148,6 +170,13 @@ class ApplicationLoadBalancers(Reconciler[str]):
             self._classes[key] = event.object
         if self._places or event.object["spec"].get("controller") == ALB_CONTROLLER:
             self._look_again()
+
+    def _on_params(self, event: WatchEvent) -> None:
+        key = key_of(event.object)
+        self._params.pop(key, None)
+        if event.type != "DELETED":
+            self._params[key] = event.object
+        self._look_again()
 
     def _on_balancer(self, event: WatchEvent) -> None:
         """Somebody else may have deleted or changed one."""

@@ -12,6 +12,7 @@ from kmn.ingress.classes import controller_of
 from kmn.ingress.dialects import dialect_of
 from kmn.ingress.dialects.alb import rules as alb
 from kmn.ingress.dialects.alb.groups import Group, groups_of
+from kmn.ingress.dialects.alb.params import as_its_class_says
 from kmn.ingress.envoy.config import Config, config_of
 from kmn.ingress.gateway.classes import controller_of_gateway
 from kmn.ingress.gateway.manifests import program_of
@@ -33,6 +34,7 @@ from kmn.k8s.resources import (
     GATEWAYCLASSES,
     GATEWAYS,
     INGRESSCLASSES,
+    INGRESSCLASSPARAMS,
     INGRESSES,
     ISTIO_DESTINATIONRULES,
     ISTIO_GATEWAYS,
@@ -65,6 +67,7 @@ RESOURCES = (
     PODS,
     NODES,
     APPLICATIONLOADBALANCERS,
+    INGRESSCLASSPARAMS,
     MIDDLEWARES,
 )
 _KINDS = {resource.kind: resource for resource in (*_ISTIO, *_ROUTING, CONFIGMAPS)} | {
@@ -197,7 +200,9 @@ class State:
     def groups(self) -> tuple[dict[str, Group], tuple[Problem, ...]]:
         """The Ingresses of class ``alb`` by group, and what is wrong with those that are in none."""
         if self._groups[0] != self.version:
-            groups, problems = groups_of(self._taken(ALB_CONTROLLER).values())
+            classes, params = self._objects[INGRESSCLASSES], self._objects[INGRESSCLASSPARAMS]
+            taken = self._taken(ALB_CONTROLLER).values()
+            groups, problems = groups_of(as_its_class_says(ingress, classes, params) for ingress in taken)
             self._groups = self.version, {group.id: group for group in groups}, tuple(problems)
         return self._groups[1:]
 

@@ -37,6 +37,7 @@ __all__ = [
     "GRPCROUTES",
     "HTTPROUTES",
     "INGRESSCLASSES",
+    "INGRESSCLASSPARAMS",
     "INGRESSES",
     "ISTIO_DESTINATIONRULES",
     "ISTIO_GATEWAYS",
@@ -129,7 +130,14 @@ def _in(group_version: str, plural: str, kind: str, *short: str, **flags: object
 
 
 _CUSTOM_GROUPS = frozenset(
-    ("kmn.io", "policy.networking.k8s.io", "gateway.networking.k8s.io", "networking.istio.io", "traefik.io")
+    (
+        "kmn.io",
+        "policy.networking.k8s.io",
+        "gateway.networking.k8s.io",
+        "networking.istio.io",
+        "traefik.io",
+        "elbv2.k8s.aws",
+    )
 )
 
 _WORKLOAD = {"status": True, "effect": True, "categories": ("all",)}
@@ -165,7 +173,10 @@ NETWORKPOLICIES = _in("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy"
 INGRESSES = _in("networking.k8s.io/v1", "ingresses", "Ingress", "ing", status=True, effect=True)
 INGRESSCLASSES = _in("networking.k8s.io/v1", "ingressclasses", "IngressClass", effect=True, **_CLUSTER)
 
-# What requests go through, of Ingresses of class traefik.
+# What is said of all Ingresses of a class alb; what requests go through, of Ingresses of class traefik.
+INGRESSCLASSPARAMS = _in(
+    "elbv2.k8s.aws/v1beta1", "ingressclassparams", "IngressClassParams", effect=True, **_CLUSTER
+)  # fmt: skip
 MIDDLEWARES = _in("traefik.io/v1alpha1", "middlewares", "Middleware", effect=True)
 
 # Policies of the cluster's administrators. The newer version has one kind for what the older one has two for.
@@ -263,6 +274,7 @@ ALL: tuple[Resource, ...] = (
     _in(_ISTIO_V1, "workloadentries", "WorkloadEntry", "we", **_ISTIO),
     _in(_ISTIO_V1, "workloadgroups", "WorkloadGroup", "wg", **_ISTIO),
     _in("networking.istio.io/v1alpha3", "envoyfilters", "EnvoyFilter", **_ISTIO),
+    INGRESSCLASSPARAMS,
     MIDDLEWARES,
     _in("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),
     _in("autoscaling/v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),

@@ -120,3 +120,21 @@ async def test_two_groups_cannot_have_one_name() -> None:
         (told,) = await world.until(lambda: world.events("Conflict"))
         assert told == "Ingress default/b: no load balancer: group default/a has the load balancer mine already"
         await world.until(lambda: placed(world) == {"default/a": "192.0.2.1"})
+
+
+@in_loop
+async def test_parameters_of_the_class() -> None:
+    async with running(spec=SPEC) as world:
+        parameters = {"apiGroup": "elbv2.k8s.aws", "kind": "IngressClassParams", "name": "all"}
+        of_class = {"controller": "ingress.k8s.aws/alb", "parameters": parameters}
+        meta = {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "alb"}}
+        world.client.create({**meta, "spec": of_class})
+        world.client.create(ingress("a"))
+        (told,) = await world.until(lambda: world.events("FailedBuildModel"))
+        assert told == "Ingress default/a: its class names IngressClassParams all, which does not exist"
+        await world.until(lambda: placed(world) == {"default/a": "192.0.2.1"})
+        kind = {"apiVersion": "elbv2.k8s.aws/v1beta1", "kind": "IngressClassParams", "metadata": {"name": "all"}}
+        world.client.create({**kind, "spec": {"group": {"name": "shop"}, "subnets": {"ids": ["x"]}}})
+        await world.until(lambda: placed(world) == {"shop": "192.0.2.2"})
+        (told,) = await world.until(lambda: world.events("NotEmulated"))
+        assert told == "IngressClassParams all: spec.subnets is not emulated: it has no effect"

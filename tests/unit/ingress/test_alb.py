@@ -16,6 +16,7 @@ from kmn.ingress.certificates import self_signed
 from kmn.ingress.dialects.alb.annotations import Notes
 from kmn.ingress.dialects.alb.conditions import match_of, path_patterns, source_pattern
 from kmn.ingress.dialects.alb.groups import Group, Listener, balancer_name, groups_of, hostname_of
+from kmn.ingress.dialects.alb.params import as_its_class_says, ignored_fields
 from kmn.ingress.dialects.alb.rules import routing_of
 from kmn.ingress.explain import Explanation, explain
 from kmn.ingress.model import (
@@ -23,6 +24,7 @@ from kmn.ingress.model import (
     Backend,
     Certificate,
     Condition,
+    Cookie,
     Forward,
     HealthCheck,
     How,
@@ -232,6 +234,10 @@ def test_networks_as_patterns(text: str) -> None:
         ([{"field": "cookie", "cookieConfig": {"values": ["a"]}}], 'field "cookie" is not one of'),
         ([{"field": "path-pattern"}], "values should be a list"),
         ([{"field": "http-header", "httpHeaderConfig": {"values": ["a"]}}], "httpHeaderName is missing"),
+        (
+            [{"field": "http-header", "httpHeaderConfig": {"httpHeaderName": "a b", "values": ["a"]}}],
+            '"a b" is no name',
+        ),
         ([{"field": "path-pattern", "pathPatternConfig": {"regexValues": ["a"]}}], "regexValues is not emulated"),
         (["x"], "a list of conditions"),
     ],
@@ -351,6 +357,11 @@ def test_weights() -> None:
         ({"type": "redirect", "redirectConfig": {"path": "/x#{path}", "statusCode": "HTTP_301"}}, 'after a "/" only'),
         ({"type": "fixed-response", "fixedResponseConfig": {"statusCode": "301"}}, 'statusCode "301" should be'),
         ({"type": "fixed-response"}, "it cannot be read"),
+        ({"type": "fixed-response", "fixedResponseConfig": {"statusCode": "200", "messageBody": "x" * 1025}}, "1024"),
+        ({"type": "fixed-response", "fixedResponseConfig": {"statusCode": "200", "contentType": "a/b"}}, "contentType"),
+        ({"type": "redirect", "redirectConfig": {"path": "/a\nb", "statusCode": "HTTP_301"}}, "printable ASCII"),
+        ({"type": "redirect", "redirectConfig": {"port": "x", "statusCode": "HTTP_301"}}, 'port "x" should be from 1'),
+        ({"type": "redirect", "redirectConfig": {"path": "x", "statusCode": "HTTP_301"}}, "should begin with a slash"),
         ({"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": "a", "weight": 1000}]}},
          "weight 1000 should be from 0 to 999"),
         ({"type": "forward"}, "name a serviceName"),
@@ -384,6 +395,14 @@ def test_target_groups_are_as_the_service_says_and_else_the_ingress() -> None:
     assert not routing.problems
 
 
+def test_clients_stay_where_the_target_group_says_so() -> None:
+    attributes = "stickiness.enabled=true,stickiness.lb_cookie.duration_seconds=60"
+    (found,) = rules_at(routed(alb("x", default="a", target_group_attributes=attributes)), 80)
+    assert found.treatment.session == Cookie("AWSALB", "/", 60)
+    (found,) = rules_at(routed(alb("x", default="a", target_group_attributes="stickiness.enabled=false")), 80)
+    assert found.treatment.session is None
+
+
 def test_targets_of_type_instance_need_node_ports() -> None:
     group = one(alb("x", default="plain"))
     (message,) = told(routing_of(group, {Key("default", "plain"): service_object("plain")}))
@@ -395,6 +414,12 @@ def test_targets_of_type_instance_need_node_ports() -> None:
 @pytest.mark.parametrize(
     ("notes", "why"),
     [
+        ({"healthcheck_path": "x"}, '"x" should be a path that begins with a slash'),
+        ({"target_group_attributes": "stickiness.type=app_cookie"}, "stickiness.type=app_cookie is not emulated"),
+        (
+            {"target_group_attributes": "stickiness.enabled=true,stickiness.lb_cookie.duration_seconds=0"},
+            "from 1 to 604800",
+        ),
         ({"success_codes": "2xx"}, '"2xx" should be a code such as 200'),
         ({"success_codes": "200-600"}, "should be codes from 200 to 499"),
         ({"healthcheck_port": "http"}, "only numbers and traffic-port are emulated"),
@@ -452,3 +477,21 @@ def test_a_request_is_explained_by_what_the_load_balancer_does() -> None:
     assert [target.endpoints for target in found.targets] == [("10.244.1.2:8080",)]
     assert explained("http://shop.example/b/c?d=e").location == "http://www.shop.example:80/b/c?d=e"
     assert explained("http://other.example/a").verdict == "answered 404"
+
+
+def test_what_a_class_says_goes_before_annotations() -> None:
+    reference = {"apiGroup": "elbv2.k8s.aws", "kind": "IngressClassParams", "name": "all"}
+    classes = {Key("", "nginx"): {"spec": {"controller": "ingress.k8s.aws/alb", "parameters": reference}}}
+    spec = {
+        "scheme": "internet-facing", "group": {"name": "shop"}, "inboundCIDRs": ["10.0.0.0/8"], "subnets": {},
+        "loadBalancerAttributes": [{"key": "idle_timeout.timeout_seconds", "value": "30"}], "targetType": "ip",
+        "certificateArn": 7,
+    }  # fmt: skip
+    params = {Key("", "all"): {"metadata": {"name": "all"}, "spec": spec}}
+    made = alb("x", default="a", scheme="internal", listen_ports=[{"HTTP": 81}])
+    group = one(as_its_class_says(made, classes, params))
+    assert (group.id, group.internal, group.idle_timeout) == ("shop", False, 30.0)
+    assert group.listeners == (Listener(81, "HTTP", (IPv4Network("10.0.0.0/8"),)),)
+    assert {each.reach for each in routing_of(group, SERVICES).upstreams()} == {Reach.PODS}
+    assert ignored_fields(params[Key("", "all")]) == ["certificateArn", "subnets"]
+    assert as_its_class_says(made, {}, params) is made

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from kmn.ingress.dialects.alb.annotations import Notes, Wrong, case_folded
+from kmn.ingress.dialects.alb.annotations import Notes, Wrong, case_folded, visible
 from kmn.ingress.dialects.alb.groups import Listener
 from kmn.ingress.model import Action, Answer, Forward, Redirect, Share, Upstream
 
@@ -19,6 +19,8 @@ _DEFAULTS = {
     "host": "#{host}", "path": "/#{path}", "port": "#{port}", "protocol": "#{protocol}", "query": "#{query}",
 }  # fmt: skip
 _OF_PROTOCOL = {"HTTP": 80, "HTTPS": 443}
+_LONGEST_BODY = 1024
+_CONTENT_TYPES = ("text/plain", "text/css", "text/html", "application/javascript", "application/json")
 
 
 def to_https(port: int) -> Redirect:
@@ -87,14 +89,19 @@ def _fixed(config: dict[str, Any]) -> Answer:
     status = str(config["statuscode"])
     if not _STATUS.fullmatch(status):
         raise Wrong(f'statusCode "{status}" should be 2XX, 4XX or 5XX')
-    return Answer(int(status), config.get("messagebody") or "", config.get("contenttype") or "text/plain")
+    body, content = str(config.get("messagebody") or ""), config.get("contenttype") or "text/plain"
+    if len(body) > _LONGEST_BODY:
+        raise Wrong(f"messageBody has {len(body)} characters: {_LONGEST_BODY} are allowed")
+    if content not in _CONTENT_TYPES:
+        raise Wrong(f'contentType "{content}" should be one of {", ".join(_CONTENT_TYPES)}')
+    return Answer(int(status), body, content)
 
 
 def _redirect(config: dict[str, Any], listener: Listener) -> Redirect:
     code = _CODES.get(str(config.get("statuscode")))
     if code is None:
         raise Wrong(f'statusCode "{config.get("statuscode")}" should be HTTP_301 or HTTP_302')
-    given = {name: str(config.get(name) or default) for name, default in _DEFAULTS.items()}
+    given = {name: visible(str(config.get(name) or default)) for name, default in _DEFAULTS.items()}
     if given == _DEFAULTS:
         raise Wrong("it would lead to itself: change protocol, host, port, path or query")
     for name, text in given.items():
@@ -105,7 +112,11 @@ def _redirect(config: dict[str, Any], listener: Listener) -> Redirect:
                 )
     known = {"#{port}": str(listener.port), "#{protocol}": listener.protocol}
     given = {name: _filled(text, known) for name, text in given.items()}
-    scheme, port = given["protocol"].lower(), int(given["port"])
+    scheme, port = given["protocol"].lower(), int(given["port"]) if given["port"].isdecimal() else 0
+    if not 1 <= port <= 65535:
+        raise Wrong(f'port "{given["port"]}" should be from 1 to 65535, or #{{port}}')
+    if not given["path"].startswith("/"):
+        raise Wrong(f'path "{given["path"]}" should begin with a slash')
     if scheme not in ("http", "https"):
         raise Wrong(f'protocol "{given["protocol"]}" should be HTTP, HTTPS or #{{protocol}}')
     same = {name: given[name] == _DEFAULTS[name] for name in ("host", "path", "query")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network
 from typing import Any
@@ -11,7 +12,7 @@ from kmn.ingress.model import Owner, Problem
 from kmn.k8s import objects
 from kmn.k8s.objects import Object, key_of
 
-__all__ = ["PREFIX", "Notes", "Wrong", "case_folded", "networks", "not_emulated", "owner_of"]
+__all__ = ["PREFIX", "Notes", "Wrong", "case_folded", "networks", "not_emulated", "owner_of", "visible"]
 
 PREFIX = "alb.ingress.kubernetes.io/"
 _FAILED = "FailedBuildModel"  # upstream's reason for whatever it cannot make sense of
@@ -131,6 +132,13 @@ def networks(texts: Iterable[str]) -> tuple[IPv4Network, ...]:
         except ValueError:
             raise Wrong(f'"{text}" should be a network such as 203.0.113.0/24') from None
     return tuple(found)
+
+
+def visible(text: str) -> str:
+    """The same, of printable ASCII characters: others would be no part of a URL or header. Raises Wrong."""
+    if not re.fullmatch("[ -~]*", text):
+        raise Wrong(f"{text!r} should have printable ASCII characters only")
+    return text
 
 
 def case_folded(value: Any) -> Any:

@@ -16,6 +16,7 @@ from kmn.ingress.model import Condition, How, Match, Text
 
 __all__ = ["match_of", "path_patterns", "source_pattern"]
 
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _WILD = re.compile(r"[*?]")
 _ANY_PATH = Text(How.PREFIX)
 
@@ -127,6 +128,8 @@ def _host(hosts: Iterable[str]) -> Condition:
 def _header(name: str | None, values: Iterable[str]) -> Condition:
     if not name:
         raise Wrong("http-header: httpHeaderName is missing")
+    if not _TOKEN.fullmatch(name):
+        raise Wrong(f'http-header: httpHeaderName "{name}" is no name of a header')
     return Condition(name.lower(), Text(How.REGEX, _any_of(map(_pattern, values)), ignore_case=True))
 
 

@@ -8,18 +8,20 @@ hosts and paths as patterns, the first one that fits counts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from kmn.ingress.dialects.alb.actions import action_of, to_https
 from kmn.ingress.dialects.alb.annotations import Notes, Wrong, not_emulated, owner_of
 from kmn.ingress.dialects.alb.conditions import match_of, path_patterns
 from kmn.ingress.dialects.alb.groups import Group, Listener, listen_ports
-from kmn.ingress.dialects.alb.targets import upstream_of
+from kmn.ingress.dialects.alb.targets import target_of
 from kmn.ingress.model import (
     ANY_HOST,
     Answer,
     Backend,
     Certificate,
+    Cookie,
     Entrance,
     Forward,
     Host,
@@ -145,20 +147,26 @@ class _Builder:
         self, ingress: Object, listener: Listener, field: str, match: Match, service: dict[str, Any], notes: Notes
     ) -> Rule:
         port = service.get("port") or {}
-        upstream = self._upstreams(ingress)
+        cookies: list[Cookie] = []
+        upstream = self._upstreams(ingress, cookies)
         if port.get("name") == _USE_ANNOTATION:
             action = action_of(notes, service["name"], listener, upstream) or Answer(503)
         else:
             action = Forward((Share(upstream(service["name"], port.get("number") or port.get("name") or "")),))
-        return Rule(match, action, owner_of(ingress), field, self._treatment)
+        treatment = replace(self._treatment, session=cookies[0]) if cookies else self._treatment
+        return Rule(match, action, owner_of(ingress), field, treatment)
 
-    def _upstreams(self, ingress: Object) -> Callable[[str, int | str], Upstream]:
+    def _upstreams(self, ingress: Object, cookies: list[Cookie]) -> Callable[[str, int | str], Upstream]:
+        """``cookies`` are told of those of target groups that are asked for."""
+
         def find(name: str, port: int | str) -> Upstream:
             service = self._services.get(Key(namespace_of(ingress), name))
             notes = Notes(ingress, service)
-            found = upstream_of(notes, Backend(namespace_of(ingress), name, port), service)
+            found = target_of(notes, Backend(namespace_of(ingress), name, port), service)
             self.problems += notes.problems
-            return found
+            if found.cookie is not None:
+                cookies.append(found.cookie)
+            return found.upstream
 
         return find
 

@@ -5,11 +5,14 @@ Annotations of the Service go before those of the Ingress.
 
 from __future__ import annotations
 
+import re
+from typing import NamedTuple
+
 from kmn.ingress.dialects.alb.annotations import Notes
-from kmn.ingress.model import Backend, HealthCheck, Protocol, Reach, Upstream
+from kmn.ingress.model import Backend, Cookie, HealthCheck, Protocol, Reach, Upstream
 from kmn.k8s.objects import Object
 
-__all__ = ["upstream_of"]
+__all__ = ["Target", "target_of"]
 
 _GRPC_PATH = "/AWS.ALB/healthcheck"
 _PROTOCOLS = {
@@ -24,12 +27,23 @@ _ATTRIBUTES_AS_THEY_ARE = {
     ("load_balancing.algorithm.type", "round_robin"),
     ("slow_start.duration_seconds", "0"),
     ("stickiness.enabled", "false"),
+    ("stickiness.enabled", "true"),
     ("stickiness.type", "lb_cookie"),
 }
-_HARMLESS_ATTRIBUTES = ("deregistration_delay.", "stickiness.lb_cookie.duration_seconds")
+_DURATION = "stickiness.lb_cookie.duration_seconds"
+_HARMLESS_ATTRIBUTES = ("deregistration_delay.", _DURATION)
+_COOKIE = "AWSALB"
+_A_WEEK = 604_800
 
 
-def upstream_of(notes: Notes, backend: Backend, service: Object | None) -> Upstream:
+class Target(NamedTuple):
+    """A target group, and the cookie that keeps a client with a target."""
+
+    upstream: Upstream
+    cookie: Cookie | None
+
+
+def target_of(notes: Notes, backend: Backend, service: Object | None) -> Target:
     """Of a Service that may not be there. ``notes`` has its annotations, and is told what is wrong."""
     reach = Reach.PODS if notes.text("target-type", among=("instance", "ip")) == "ip" else Reach.NODES
     kind = ((service or {}).get("spec") or {}).get("type", "ClusterIP")
@@ -40,12 +54,23 @@ def upstream_of(notes: Notes, backend: Backend, service: Object | None) -> Upstr
         )
     speaks = notes.text("backend-protocol", among=("HTTP", "HTTPS")) or "HTTP"
     version = notes.text("backend-protocol-version", among=("HTTP1", "HTTP2", "GRPC")) or "HTTP1"
-    for key, value in notes.attributes("target-group-attributes").items():
+    attributes = notes.attributes("target-group-attributes")
+    for key, value in attributes.items():
         if (key, value) not in _ATTRIBUTES_AS_THEY_ARE and not key.startswith(_HARMLESS_ATTRIBUTES):
             notes.ignored(f"target-group-attributes: {key}={value} is not emulated")
-    return Upstream(
-        backend, _PROTOCOLS[speaks, version], reach=reach, health=_health(notes, speaks, grpc=version == "GRPC")
-    )
+    health = _health(notes, speaks, grpc=version == "GRPC")
+    upstream = Upstream(backend, _PROTOCOLS[speaks, version], reach=reach, health=health)
+    return Target(upstream, _cookie(notes, attributes))
+
+
+def _cookie(notes: Notes, attributes: dict[str, str]) -> Cookie | None:
+    if attributes.get("stickiness.enabled") != "true" or attributes.get("stickiness.type", "lb_cookie") != "lb_cookie":
+        return None
+    duration = attributes.get(_DURATION, "86400")
+    if not duration.isdecimal() or not 1 <= int(duration) <= _A_WEEK:
+        notes.wrong("target-group-attributes", f'{_DURATION}: "{duration}" should be from 1 to {_A_WEEK}')
+        return None
+    return Cookie(_COOKIE, "/", int(duration))
 
 
 def _health(notes: Notes, speaks: str, *, grpc: bool) -> HealthCheck:
@@ -57,8 +82,12 @@ def _health(notes: Notes, speaks: str, *, grpc: bool) -> HealthCheck:
     if timeout >= interval:
         notes.wrong("healthcheck-timeout-seconds", f"{timeout:.0f} should be less than the interval, {interval:.0f}")
         timeout = min(default.timeout, interval - 1)
+    path = notes.text("healthcheck-path") or default.path
+    if not re.fullmatch("/[!-~]*", path):
+        notes.wrong("healthcheck-path", f'"{path}" should be a path that begins with a slash')
+        path = default.path
     return default._replace(
-        path=notes.text("healthcheck-path") or default.path,
+        path=path,
         port=_port(notes),
         interval=float(interval),
         timeout=float(timeout),
