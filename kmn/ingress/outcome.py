@@ -20,6 +20,8 @@ def path_seen(rewrite: Rewrite | None, matched: Text, path: str) -> str:
         return rewrite.path
     if rewrite.prefix is not None:
         return _instead_of_prefix(matched, rewrite.prefix, path)
+    if rewrite.substitution is not None and rewrite.pattern is not None:
+        return re.sub(rewrite.pattern, rewrite.substitution, path)
     if rewrite.substitution is not None:
         pattern = re.compile(matched.value, re.IGNORECASE if matched.ignore_case else 0)
         found = pattern.fullmatch(path)

@@ -33,6 +33,7 @@ from kmn.ingress.model import (
     Treatment,
     Upstream,
 )
+from kmn.ingress.outcome import path_seen
 from kmn.k8s.objects import Key, Object
 from kmn.k8s.resources import MIDDLEWARES, SECRETS, SERVICES, Resource
 
@@ -227,7 +228,7 @@ def test_paths_that_servers_see(chain: list[tuple[str, Any]], text: str, before:
     assert rewrite is not None
     assert rewrite.pattern is not None
     assert rewrite.substitution is not None
-    assert [re.sub(rewrite.pattern, rewrite.substitution, each) for each in before] == after
+    assert [path_seen(rewrite, found.match.path, each) for each in before] == after
     assert not messages
 
 
