@@ -99,6 +99,7 @@ def _service(form: _Form, meta: dict[str, Any]) -> Object:
         "spec": {
             "type": "LoadBalancer",
             "externalTrafficPolicy": "Local" if form.local else "Cluster",
+            "ipFamilyPolicy": "PreferDualStack",
             "selector": meta["labels"],
             "ports": ports,
         },
