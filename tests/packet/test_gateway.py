@@ -280,13 +280,17 @@ def accepted(cluster: Cluster, resource: Resource, name: str, namespace: str = "
 
 def test_statuses(cluster: Cluster, outside: Outside) -> None:
     assert outside.told() == {"Accepted": "Accepted", "Programmed": "Programmed"}
-    assert outside.listener("http")["attachedRoutes"] == 3
+    eventually(lambda: outside.listener("http")["attachedRoutes"] == 3, "its routes are counted")
     assert [kind["kind"] for kind in outside.listener("pass")["supportedKinds"]] == ["TLSRoute"]
     good = {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"}
-    assert accepted(cluster, HTTPROUTES, "shop") == [{**good, "ResolvedRefs": "BackendNotFound"}] * 2
-    assert accepted(cluster, GRPCROUTES, "calls") == [good]
-    assert accepted(cluster, TCPROUTES, "db") == [good]
-    assert accepted(cluster, HTTPROUTES, "apps", "apps") == [{**good, "ResolvedRefs": "RefNotPermitted"}]
+    wanted = {
+        (HTTPROUTES, "shop", "default"): [{**good, "ResolvedRefs": "BackendNotFound"}] * 2,
+        (GRPCROUTES, "calls", "default"): [good],
+        (TCPROUTES, "db", "default"): [good],
+        (HTTPROUTES, "apps", "apps"): [{**good, "ResolvedRefs": "RefNotPermitted"}],
+    }
+    for where, told in wanted.items():
+        eventually(lambda where=where, told=told: accepted(cluster, *where) == told, f"{where[1]} is told {told}")
 
 
 def test_requests_go_by_path_header_method_and_query(outside: Outside) -> None:
@@ -478,7 +482,7 @@ def test_what_envoy_does_not_take_breaks_nothing_else(cluster: Cluster, outside:
     assert found["path"] == "/a\\1%b/x"
     assert found["headers"]["x-percent"] == "50%"
     assert outside.backend("/red") == "red"
-    assert {"PartiallyInvalid"} <= accepted(cluster, HTTPROUTES, "nasty")[0].keys()
+    eventually(lambda: any("PartiallyInvalid" in each for each in accepted(cluster, HTTPROUTES, "nasty")), "it is told")
     logs = [file.read_text() for file in cluster.paths.log.glob("envoy-*.log")]
     assert not any("rejected" in text for text in logs)
     cluster.delete(NASTY)
