@@ -26,6 +26,7 @@ __all__ = [
     "Cookie",
     "Cors",
     "Entrance",
+    "ErrorPages",
     "Forward",
     "HashKey",
     "HeaderChange",
@@ -252,6 +253,15 @@ class Authorization(NamedTuple):
     forwarded: tuple[str, ...] = ()  # headers of his answer that the backend gets
 
 
+class ErrorPages(NamedTuple):
+    """Answers with these codes are not the client's to see. It has the upstream's answer to path "/", which is told the
+    code as X-Code, what was asked for as X-Original-URI and X-Format, and further headers."""
+
+    codes: tuple[int, ...]
+    upstream: Upstream
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 class Cors(NamedTuple):
     """What scripts of pages from elsewhere are allowed, by the Fetch standard."""
 
@@ -334,6 +344,7 @@ class Treatment:
     body_limit: int | None = None  # bytes; larger requests are answered 413
     body_streamed: bool = False  # bodies of requests go on while they come, and a limit is that of Content-Length
     hash_on: tuple[HashKey, ...] = ()  # for upstreams that are balanced by HASH
+    error_pages: ErrorPages | None = None
     session: Cookie | None = None  # clients stay with an endpoint as long as it is there
 
 
@@ -359,6 +370,8 @@ class Rule(NamedTuple):
         yield from (mirror.upstream for mirror in self.treatment.mirrors)
         if self.treatment.authorization is not None:
             yield self.treatment.authorization.upstream
+        if self.treatment.error_pages is not None:
+            yield self.treatment.error_pages.upstream
 
 
 class Host(NamedTuple):

@@ -179,6 +179,7 @@ OBJECTS = [
     ingress("read-timeout", "slow.ex", Place("/", "odd"), proxy_read_timeout="1"),
     ingress("rps", "rps.ex", limit_rps="1", limit_burst_multiplier="2"),
     ingress("spare", "spare.ex", Place("/", "empty"), default_backend="blue"),
+    ingress("errors", "errors.ex", Place("/", "odd"), default_backend="blue", custom_http_errors="404,503"),
     ingress("mirror", "mirror.ex", mirror_target="http://odd.default.svc.cluster.local$request_uri"),
     ingress("snippet", "snippet.ex", configuration_snippet="return 200;"),
     ingress("unknown", "unknown.ex", enable_modsecurity="true", proxy_buffer_size="8k", ssl_redirect="perhaps"),
@@ -373,6 +374,17 @@ def test_service_upstream_and_vhost(visitor: Visitor) -> None:
 
 def test_a_spare_backend(visitor: Visitor) -> None:
     assert visitor.ask("spare.ex").backend == "blue"
+
+
+def test_error_pages(visitor: Visitor) -> None:
+    page = visitor.ask("errors.ex", "/status/503?x=y", Accept="text/html")
+    assert (page.status, page.backend, page.told["path"]) == (200, "blue", "/?x=y")
+    seen = {name: page.seen(name) for name in ("X-Code", "X-Format", "X-Original-URI", "X-Ingress-Name", "Host")}
+    assert seen == {
+        "X-Code": "503", "X-Format": "text/html", "X-Original-URI": "/status/503?x=y", "X-Ingress-Name": "errors",
+        "Host": "errors.ex",
+    }  # fmt: skip
+    assert [visitor.ask("errors.ex", f"/status/{code}").status for code in (200, 500)] == [200, 500]
 
 
 def test_mirror(visitor: Visitor) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kmn.ingress.envoy.filters import of_route
+from kmn.ingress.envoy.filters import error_host, of_route
 from kmn.ingress.envoy.forms import Resource, kind, seconds, typed
 from kmn.ingress.model import (
     ANY_HOST,
@@ -72,12 +72,13 @@ def route_configuration(name: str, table: Table) -> Resource:
     """Requests for hosts that the table does not have are answered 404."""
     fallback = next((host for host in table.hosts if host.name == ANY_HOST), Host(ANY_HOST, ()))
     named = [host for host in table.hosts if host.name != ANY_HOST]
+    hosts = [_virtual_host(host, fallback) for host in (*named, fallback)]
     return {
         "@type": kind("config.route.v3.RouteConfiguration"),
         "name": name,
         "ignore_port_in_host_matching": True,
         "request_headers_to_add": [_header(key, value) for key, value in _FORWARDED.items()],
-        "virtual_hosts": [*(_virtual_host(host, fallback) for host in named), _virtual_host(fallback, fallback)],
+        "virtual_hosts": [*_error_pages(table), *hosts],
     }
 
 
@@ -91,6 +92,19 @@ def _virtual_host(host: Host, fallback: Host) -> Resource:
     refusal = {"match": {"prefix": "/", "headers": [guard]}, **_NOT_FOUND}
     routes = [*_routes(host.rules, guard), refusal, *(_routes(fallback.rules) if fallback.rules else (_NO_HOST,))]
     return {"name": name, "domains": [name], "routes": routes}
+
+
+def _error_pages(table: Table) -> Iterator[Resource]:
+    """Each upstream of error pages has a host of its own."""
+    treatments = (rule.treatment for host in table.hosts for rule in host.rules)
+    pages = {error_host(each.error_pages): each.error_pages for each in treatments if each.error_pages}
+    for host, each in pages.items():
+        route = {
+            "cluster": str(each.upstream),
+            "regex_rewrite": _regex_rewrite("^.*$", "/"),
+            "host_rewrite_header": "x-original-host",
+        }
+        yield {"name": host, "domains": [host], "routes": [{"match": {"prefix": "/"}, "route": route}]}
 
 
 def _one_label(wildcard: str) -> str:

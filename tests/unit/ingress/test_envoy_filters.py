@@ -15,6 +15,7 @@ from kmn.ingress.model import (
     BasicAuth,
     Cookie,
     Cors,
+    ErrorPages,
     Forward,
     HashKey,
     Host,
@@ -57,10 +58,11 @@ def test_all_filters_are_there_and_off() -> None:
     assert all(each["disabled"] for each in filters)
     assert router["name"] == "envoy.filters.http.router"
     names = [each["name"].rpartition(".")[2] for each in filters]
-    assert names == ["local_ratelimit", "rbac", "basic_auth", "lua", "ext_authz", "buffer", "stateful_session"]
-    assert [each["name"].rpartition(".")[2] for each in upgraded_filters()[1:]] == [
-        "local_ratelimit", "rbac", "basic_auth", "lua", "ext_authz", "stateful_session", "router",
+    assert names == [
+        "custom_response", "local_ratelimit", "rbac", "basic_auth", "lua", "ext_authz", "buffer", "stateful_session",
     ]  # fmt: skip
+    upgraded = [each["name"].rpartition(".")[2] for each in upgraded_filters()[1:]]
+    assert upgraded == [name for name in (*names, "router") if name != "buffer"]
 
 
 def test_a_plain_route_turns_none_on() -> None:
@@ -133,6 +135,24 @@ def test_a_session() -> None:
         "name": "c", "path": "/x", "ttl": "5s", "attributes": [{"name": "Secure", "value": ""}],
     }  # fmt: skip
     assert cookie.header("v") == "c=v; Max-Age=5; Path=/x; Secure; HttpOnly"
+
+
+def test_error_pages() -> None:
+    """One answer for each code, from a host that leads to their upstream."""
+    pages = ErrorPages((404, 503), A, (("X-Namespace", "n"),))
+    rule = Rule(Match(), TO_A, Owner("Ingress", "default", "i"), "spec.x", Treatment(error_pages=pages))
+    table = Table((Host("a", (rule,)), Host("b", (rule,))))
+    hosts = {each["name"]: each for each in route_configuration("t", table)["virtual_hosts"]}
+    assert set(hosts) == {"a", "b", "80.a.default.errors.invalid", "*"}
+    (route,) = hosts["80.a.default.errors.invalid"]["routes"]
+    assert (route["route"]["cluster"], route["route"]["regex_rewrite"]["substitution"]) == ("default/a:80", "/")
+    tree = needed(error_pages=pages)["custom_response"]["custom_response_matcher"]["matcher_tree"]
+    for code, entry in tree["exact_match_map"]["map"].items():
+        policy = entry["action"]["typed_config"]
+        assert policy["redirect_action"] == {"host_redirect": "80.a.default.errors.invalid"}
+        headers = {each["header"]["key"]: each["header"]["value"] for each in policy["request_headers_to_add"]}
+        assert (headers["X-Code"], headers["X-Namespace"]) == (code, "n")
+    assert set(tree["exact_match_map"]["map"]) == {"404", "503"}
 
 
 def test_hashes() -> None:

@@ -74,11 +74,16 @@ class Annotations:
         self.denies = False  # requests are answered 503
         self.problems: list[Problem] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
     def text(self, *names: str) -> str | None:
         """The first one's that is there; None for none, or where it is empty."""
         self._asked.update(names)
-        values = (self._values.get(name, "").strip() for name in names)
-        return next((value for value in values if value), None)
+        for name in names:
+            if value := self._values.get(name, "").strip():
+                return value
+        return None
 
     def matching(self, name: str, pattern: str, right: str) -> str | None:
         """One that is of this form, all of it; ``right`` says what would be."""

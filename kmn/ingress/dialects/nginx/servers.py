@@ -53,13 +53,19 @@ def routing_of(ingresses: Iterable[Object], find: Find) -> Routing:
     """What the Ingresses of the controller say together."""
     defaults, problems = defaults_of(find)
     servers = _Servers(defaults)
+    plain: Settings | None = None  # what holds without annotations: most Ingresses have none
     for reading in read_all(ingresses):
         given = Annotations(reading)
+        if plain is not None and not given:
+            servers.take(reading, replace(plain, owner=reading.owner))
+            servers.problems += unknown_annotations(reading, DOMAIN)
+            continue
         try:
             settings = settings_of(reading.owner, given, defaults, find)
         except Refused as error:
             servers.problems.append(reading.problem("Rejected", str(error)))
             continue
+        plain = plain if given else settings
         servers.take(reading, settings)
         servers.problems += [*given.problems, *given.rest(), *unknown_annotations(reading, DOMAIN)]
     return servers.result(problems)

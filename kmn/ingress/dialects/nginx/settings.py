@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from kmn.ingress.model import (
     Answer,
     Backend,
     Cookie,
+    ErrorPages,
     HashKey,
     HeaderChange,
     Mirror,
@@ -98,6 +100,7 @@ def settings_of(owner: Owner, given: Annotations, defaults: Defaults, find: Find
         mirrors=_mirrors(given, find),
         idle_timeout=given.number("proxy-read-timeout", 1) or defaults.read_timeout,
         retry=_retry(given),
+        error_pages=_error_pages(owner, given, find),
         sources=sources_of(given),
         basic_auth=basic_auth_of(owner, given, find),
         authorization=authorization_of(given, find),
@@ -220,6 +223,22 @@ def _mirrors(given: Annotations, find: Find) -> tuple[Mirror, ...]:
     if path not in ("", "/") or (url == target and not path):
         given.not_emulated("mirror-target", "copies keep the request's path: end the URL in $request_uri")
     return (Mirror(upstream, host=host or urlsplit(url).netloc),)
+
+
+def _error_pages(owner: Owner, given: Annotations, find: Find) -> ErrorPages | None:
+    """``custom-http-errors``. The controller has no backend for them of its own: without ``default-backend`` there are
+    none."""
+    codes = given.matching(
+        "custom-http-errors", r"([45]\d\d\s*,?\s*)+", "must be codes of 400 to 599, with commas between"
+    )
+    if codes is None:
+        return None
+    spare = spare_of(owner, given, find)
+    if spare is None:
+        given.not_emulated("custom-http-errors", "name the Service that has the pages with annotation default-backend")
+        return None
+    headers = (("X-Namespace", owner.namespace), ("X-Ingress-Name", owner.name))
+    return ErrorPages(tuple(map(int, re.findall(r"\d{3}", codes))), Upstream(spare), headers)
 
 
 def _custom_headers(given: Annotations, defaults: Defaults, find: Find) -> HeaderChange:
