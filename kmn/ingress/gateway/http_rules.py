@@ -92,6 +92,8 @@ class _Reader:
         if rule.get("sessionPersistence"):
             balance, session, keys = session_of(rule["sessionPersistence"])
             treatment = replace(treatment, session=session, hash_on=keys)
+            if sum(1 for backend in backends if backend.get("weight", 1)) > 1:
+                self.found.notes.append(f"{at}.sessionPersistence: which of several backends it is is drawn each time")
         if action is None:
             action = Forward(tuple(self._shares(f"{at}.backendRefs", backends, balance)))
         for index, match in enumerate(rule.get("matches") or [{}]):
