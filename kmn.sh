@@ -30,7 +30,10 @@ die() {
 # --- what is wanted ---------------------------------------------------------------------------------------------------
 
 case ${1-} in
-test) extras='[test]' ;;
+test)
+    extras='[test]'
+    packages="$packages chromium" # loads pages through an Ingress
+    ;;
 *) extras='' ;;
 esac
 

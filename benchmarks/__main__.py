@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 NAMES = (
-    "bringup", "throughput", "paths", "services", "balancing", "policies", "failover", "connections", "memory", "dns",
+    "bringup", "throughput", "paths", "services", "balancing", "policies", "ingress", "failover", "connections",
+    "memory", "dns",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from benchmarks.report import Row, show
 from kmn import Cluster
 from kmn.naming import CLUSTER_VARIABLE
 
-__all__ = ["Memory", "main"]
+__all__ = ["Memory", "main", "processes"]
 
 _SWITCH = ("ovs-vswitchd", "ovsdb-server")
 _MODULES = {
@@ -27,6 +28,7 @@ _MODULES = {
     "controller.main": "controller",
     "kmn.emulator.runtime": "containers",
     "kmn.dns": "DNS",
+    "kmn.ingress": "ingress controllers",
 }
 _KERNEL = ("Slab", "Percpu", "KernelStack", "PageTables")
 
@@ -80,12 +82,8 @@ class Memory:
     def of(cls, cluster: str) -> Memory:
         pss: dict[str, int] = defaultdict(int)
         rss: dict[str, int] = defaultdict(int)
-        mark = f"{CLUSTER_VARIABLE}={cluster}".encode()
-        for folder in Path("/proc").glob("[0-9]*"):
+        for folder, program in processes(cluster):
             try:
-                if mark not in (folder / "environ").read_bytes().split(b"\0"):
-                    continue
-                program = _program((folder / "cmdline").read_bytes().decode().split("\0"))
                 figures = _figures(folder / "smaps_rollup")
             except OSError:
                 continue  # it has ended
@@ -93,6 +91,19 @@ class Memory:
             rss[program] += figures["Rss"]
         meminfo = _figures(Path("/proc/meminfo"))
         return cls(pss, rss, {what: meminfo.get(what, 0) for what in _KERNEL})
+
+
+def processes(cluster: str) -> Iterator[tuple[Path, str]]:
+    """The folders of a cluster's processes under ``/proc``, and what they run."""
+    mark = f"{CLUSTER_VARIABLE}={cluster}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = mark in (folder / "environ").read_bytes().split(b"\0")
+            words = (folder / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue  # it has ended
+        if ours:
+            yield folder, _program(words)
 
 
 def _program(words: list[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["cluster", "deployment", "place", "selectorless_service", "service", "slice_of"]
+__all__ = ["cluster", "deployment", "ingress", "place", "selectorless_service", "service", "slice_of"]
 
 
 def cluster(name: str, nodes: int, internet: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -82,4 +82,19 @@ def slice_of(service_name: str, addresses: list[str], port: int = 80) -> dict[st
         "addressType": "IPv4",
         "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],
         "ports": [{"name": "", "port": port, "protocol": "TCP"}],
+    }
+
+
+def ingress(name: str, host: str, service: str, port: int = 80, *, secret: str = "") -> dict[str, Any]:
+    """An Ingress of class nginx: one host, all of whose paths lead to a Service; with a Secret's certificate, and
+    without being redirected to HTTPS for that."""
+    backend = {"service": {"name": service, "port": {"number": port}}}
+    rule = {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
+    tls = {"tls": [{"hosts": [host], "secretName": secret}]} if secret else {}
+    annotations = {"nginx.ingress.kubernetes.io/ssl-redirect": "false"}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": name, "namespace": "default", "annotations": annotations},
+        "spec": {"ingressClassName": "nginx", "rules": [rule], **tls},
     }

@@ -22,7 +22,7 @@ from kmn.k8s.errors import ApiError
 from kmn.k8s.objects import Object
 from kmn.machine import Machine, find, find_host, find_node, find_pod
 from kmn.naming import Paths
-from kmn.ready import Progress
+from kmn.ready import Problem, Progress
 
 if TYPE_CHECKING:
     from kmn.k8s.rest import RestClient
@@ -226,13 +226,14 @@ class Cluster:
 
     def wait_ready(
         self, timeout: float = 60.0, on_progress: Callable[[Iterable[Progress]], None] | None = None
-    ) -> None:
-        """Return when pods are ready, Services know them and the data plane is programmed.
+    ) -> list[Problem]:
+        """Return when pods are ready, Services know them, Ingresses have addresses and the data plane is programmed.
 
+        What is returned is what was not waited for, as no waiting brings it: Ingresses that no controller takes.
         Raises :class:`kmn.ready.NotReady`, which says what is missing and why.
         """
         with self._alive():
-            ready.wait_ready(self.client, timeout, on_progress)
+            return ready.remarks(ready.wait_ready(self.client, timeout, on_progress))
 
     def pod(self, name: str, namespace: str = "default") -> Machine:
         """A pod, by ``NAME`` or ``NAMESPACE/NAME``. Raises UserError with near misses."""

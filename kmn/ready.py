@@ -2,7 +2,8 @@
 snapshot of the API, and the loop that takes snapshots until all is well or time is up.
 
 Ready means: every workload has the pods that it wants, every pod is ready (or has done its work), every ready pod is
-an endpoint of the Services that select it, and the data plane has in force what the objects say.
+an endpoint of the Services that select it, every Ingress has the address of its controller, and the data plane has in
+force what the objects say. What no waiting will bring is no reason to wait; it is remarked.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kmn.errors import UserError
+from kmn.ingress.classes import class_of
 from kmn.k8s.client import Client, Listing
-from kmn.k8s.dataplane import DATAPLANE_NAME, OBSERVED_RESOURCES
+from kmn.k8s.dataplane import DATAPLANE_NAME, INGRESS_CONTROLLERS, OBSERVED_RESOURCES
 from kmn.k8s.errors import NotFound
 from kmn.k8s.families import FAMILIES, family_of, pod_ips
 from kmn.k8s.objects import Object, condition, controller_of, labels, name_of, namespace_of, uid_of
 from kmn.k8s.resources import (
+    CLUSTERS,
     DAEMONSETS,
     DATAPLANES,
     DEPLOYMENTS,
     EDGES,
     ENDPOINTSLICES,
     EVENTS,
+    INGRESSCLASSES,
+    INGRESSES,
     JOBS,
     NAMESPACES,
     NODES,
@@ -38,9 +43,11 @@ from kmn.k8s.resources import (
     Resource,
 )
 
-__all__ = ["NotReady", "Problem", "Progress", "Snapshot", "problems", "take", "wait_ready"]
+__all__ = ["NotReady", "Problem", "Progress", "Snapshot", "problems", "remarks", "take", "wait_ready"]
 
 _WORKLOADS = (DEPLOYMENTS, STATEFULSETS, DAEMONSETS, JOBS, REPLICASETS, REPLICATIONCONTROLLERS)
+_INGRESS = (CLUSTERS, INGRESSCLASSES, INGRESSES)  # what tells which controllers there are, and whom they serve
+_ON_DEMAND = set(INGRESS_CONTROLLERS.values())  # there when an object asks, unless the cluster file says which
 _OBSERVED: dict[str, Resource] = {
     r.plural: r for r in (NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES, *POLICIES, NAMESPACES)
 }
@@ -108,6 +115,20 @@ class Snapshot:
         """Workloads that no other workload manages."""
         return [w for resource in _WORKLOADS for w in self.items(resource) if controller_of(w) is None]
 
+    def _ingresses(self, *, taken: bool) -> list[Object]:
+        """Ingresses without an address: those whose class has a controller, or those that nobody takes."""
+        controllers: set[str] = set()
+        for cluster in self.items(CLUSTERS):
+            declared = cluster["spec"].get("ingress")
+            controllers |= {c["controller"] for c in declared["controllers"]} if declared else _ON_DEMAND
+        classes = {name_of(found): found["spec"].get("controller") for found in self.items(INGRESSCLASSES)}
+        return [
+            ingress
+            for ingress in self.items(INGRESSES)
+            if not ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress")
+            and (_controller_of_class(class_of(ingress), classes) in controllers) is taken
+        ]
+
 
 def problems(snapshot: Snapshot) -> list[Problem]:
     """Everything that is not ready. Empty: the cluster is up."""
@@ -122,6 +143,10 @@ def problems(snapshot: Snapshot) -> list[Problem]:
         if problem is not None:
             found.append(problem)
     found += _endpoint_problems(snapshot.items(SERVICES), pods, snapshot.items(ENDPOINTSLICES))
+    found += [
+        Problem(_ingress(ingress), "NoAddress", "its controller has not given it an address yet")
+        for ingress in snapshot._ingresses(taken=True)
+    ]
     for plural in _OBSERVED:
         if not snapshot._in_force(plural):
             at, want = snapshot.observed.get(plural, "nothing"), snapshot.lists[plural].resource_version
@@ -129,6 +154,14 @@ def problems(snapshot: Snapshot) -> list[Problem]:
     for name in snapshot.disconnected:
         found.append(Problem(f"data plane: {name}", "NotConnected", "its bridge and the controller are not in step"))
     return found + [Problem("data plane", "Ignored", text) for text in snapshot.ignored]
+
+
+def remarks(snapshot: Snapshot) -> list[Problem]:
+    """What is not waited for, as it will not come by itself: addresses of Ingresses that no controller takes."""
+    return [
+        Problem(_ingress(ingress), "NoController", f"{_class(ingress)}: it has no address, and is not waited for")
+        for ingress in snapshot._ingresses(taken=False)
+    ]
 
 
 def wait_ready(
@@ -153,7 +186,7 @@ def wait_ready(
 
 def take(client: Client) -> Snapshot:
     """The small lists first: as long as they tell that something is missing, a large one is read for progress only."""
-    lists = {resource.plural: client.list(resource) for resource in (*_WORKLOADS, *_OBSERVED.values())}
+    lists = {resource.plural: client.list(resource) for resource in (*_WORKLOADS, *_INGRESS, *_OBSERVED.values())}
     try:
         status = client.get(DATAPLANES, "", DATAPLANE_NAME).get("status") or {}
     except NotFound:
@@ -292,6 +325,21 @@ def _endpoint_problems(services: list[Object], pods: list[Object], slices: list[
             found.append(Problem(f"service {namespace}/{name_of(service)}", "EndpointsBehind",
                                  f"{len(missing)} ready pods are no endpoints yet, such as {missing[0]}"))  # fmt: skip
     return found
+
+
+def _controller_of_class(name: str | None, classes: Mapping[str, str | None]) -> str | None:
+    """A class that its users know by name comes with its controller: it may not be there yet."""
+    return (classes.get(name) or INGRESS_CONTROLLERS.get(name)) if name else None
+
+
+def _ingress(ingress: Object) -> str:
+    return f"ingress {namespace_of(ingress)}/{name_of(ingress)}"
+
+
+def _class(ingress: Object) -> str:
+    """What is the matter with its class."""
+    name = class_of(ingress)
+    return f"no controller takes class {name}" if name else "it names no class"
 
 
 def _last_warnings(events: Iterable[Object]) -> dict[str, Object]:

@@ -97,7 +97,7 @@ def apply(
 
 @app.command()
 def wait(name: NameOption = None, timeout: TimeoutOption = 60.0) -> None:
-    """Wait until pods are ready, Services know them, and bridges have what policies say. Exit code 1: not in time."""
+    """Wait until pods, Services, Ingresses and bridges are what objects ask for. Exit code 1: not in time."""
     from kmn.cli.up import wait as run
 
     raise typer.Exit(run(name, timeout))

@@ -52,12 +52,13 @@ def wait(name: str | None, timeout: float) -> int:
     begin = time.monotonic()
     with Cluster.attach(name) as cluster:
         try:
-            cluster.wait_ready(timeout)
+            remarks = cluster.wait_ready(timeout)
         except NotReady as late:
             _print_problems(late.problems)
             errors().print(f"[bold red]cluster {cluster.name} is not ready[/]: {_count(late.problems)}")
             return 1
         took = time.monotonic() - begin
+        _print_problems(remarks, "NOT WAITED FOR")
         console().print(f"cluster [bold]{cluster.name}[/] is ready, and all of it in force ({took:.1f} s)")
     return 0
 
@@ -68,7 +69,7 @@ def bring_up(cluster: Cluster, *, detach: bool, timeout: float) -> bool:
     with _display() as show:
         cluster.start(detach=detach, on_event=lambda event: show(_progress_of(event)))
         try:
-            cluster.wait_ready(max(0.0, timeout - (time.monotonic() - begin)), on_progress=show)
+            remarks = cluster.wait_ready(max(0.0, timeout - (time.monotonic() - begin)), on_progress=show)
         except NotReady as late:
             missing = late.problems
         else:
@@ -78,6 +79,7 @@ def bring_up(cluster: Cluster, *, detach: bool, timeout: float) -> bool:
         _print_problems(missing)
         errors().print(f"[bold red]cluster {cluster.name} is not ready[/] after {took:.1f} s: {_count(missing)}")
         return False
+    _print_problems(remarks, "NOT WAITED FOR")
     console().print(f"cluster [bold]{cluster.name}[/] is ready after {took:.1f} s")
     return True
 
@@ -105,11 +107,13 @@ def _display() -> Iterator[Any]:
         yield show
 
 
-def _print_problems(missing: list[Problem]) -> None:
+def _print_problems(missing: list[Problem], heading: str = "NOT READY") -> None:
+    if not missing:
+        return
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, wrapped in (("NOT READY", False), ("REASON", False), ("MESSAGE", True)):
+    for title, wrapped in ((heading, False), ("REASON", False), ("MESSAGE", True)):
         table.add_column(title, no_wrap=not wrapped, overflow="fold")
     for problem in missing[:_SHOWN_PROBLEMS]:
         table.add_row(problem.what, problem.reason, problem.message)

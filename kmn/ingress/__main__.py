@@ -16,6 +16,7 @@ from pathlib import Path
 
 import uvloop
 
+from kmn import garbage
 from kmn.ingress.certificates import self_signed
 from kmn.ingress.counting import COUNTERS_SOCKET, Counting
 from kmn.ingress.gateway.report import status_changes
@@ -151,6 +152,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True, help="the cluster's folder for files of running processes")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    garbage.spread()
     try:
         client = RestClient.from_kubeconfig(args.kubeconfig)
     except (ApiError, OSError, ValueError) as error:

@@ -118,10 +118,10 @@ def explain(
     asked: Asked, controller: str, view: View, place: Callable[[str], str], alone: Callable[[Object], Routing]
 ) -> Explanation:
     """``place`` names what has an address; ``alone`` says what an object would do if it were the only one."""
-    entrance = next((each for each in view.config.routing.entrances if each.port == asked.port), None)
+    entrance = next((each for each in view.config.routing.entrances if each.public == asked.port), None)
     if entrance is None or entrance.tls is not (asked.scheme == "https"):
         spoken = "" if entrance is None else f" for {asked.scheme}: it speaks {'TLS' if entrance.tls else 'no TLS'}"
-        ports = ", ".join(f"{each.port}{' (TLS)' if each.tls else ''}" for each in view.config.routing.entrances)
+        ports = ", ".join(f"{each.public}{' (TLS)' if each.tls else ''}" for each in view.config.routing.entrances)
         reason = f"port {asked.port} is not there{spoken}; those that are: {ports or 'none'}"
         return Explanation(asked, controller, f"port {asked.port}", None, None, 0, reason)
     stream = _stream(entrance, asked.server_name, view)
@@ -129,7 +129,7 @@ def explain(
         return _streamed(asked, controller, view, entrance, stream, place)
     certificate = _certificate(entrance, asked.server_name, view)
     tls = f", TLS, {_shown(certificate, entrance, view)}" if entrance.tls else ""
-    way = _Way(asked, controller, view, place, f"port {entrance.port}{tls}")
+    way = _Way(asked, controller, view, place, f"port {entrance.public}{tls}")
     if entrance.table is None or (entrance.tls and entrance.strict and certificate is None):
         return way.end(Decision((), None, ()), 0, "connections that nothing is there for are closed")
     decision = decide(view.config.routing.tables[entrance.table], asked.request)
@@ -180,7 +180,7 @@ def _streamed(
     reason = f"{stream.owner} {stream.field} passes the connection on as it is"
     reached = any(target.endpoints for target in targets)
     reason += "" if reached else "; nobody is ready"
-    where = f"port {entrance.port}{', TLS, not taken apart' if entrance.tls else ''}"
+    where = f"port {entrance.public}{', TLS, not taken apart' if entrance.tls else ''}"
     status = None if reached else 0
     return Explanation(asked, controller, where, None, None, status, reason, targets=targets)
 

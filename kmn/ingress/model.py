@@ -271,6 +271,7 @@ class Cors(NamedTuple):
     exposed: str = ""
     credentials: bool = False
     max_age: int | None = None  # seconds
+    named: bool = False  # "*" of methods and headers is told as those that were asked for
 
 
 class RateLimit(NamedTuple):
@@ -423,6 +424,12 @@ class Entrance(NamedTuple):
     trusted_hops: int = 0  # proxies before this one, whose words in X-Forwarded-For and -Proto are believed
     strict: bool = False  # hosts without a certificate are refused; otherwise they are shown the default one
     streams: tuple[Stream, ...] = ()
+    outside: int | None = None  # the load balancer's port, where it is another one
+
+    @property
+    def public(self) -> int:
+        """The port that clients outside the cluster connect to."""
+        return self.port if self.outside is None else self.outside
 
 
 class Problem(NamedTuple):

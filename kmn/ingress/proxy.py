@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _PAUSE = 0.003  # seconds between questions whether a version is in force
 _PATIENCE = 5.0  # seconds until one that is not is complained about
+_CALM = 1.0  # seconds without a change until clusters go that no route names any more
 # The statistics that tell which version of a file is in force.
 _CLUSTERS, _LISTENERS = "cluster_manager.cds.version_text", "listener_manager.lds.version_text"
 
@@ -56,6 +57,9 @@ class PodProxy:
         self.place = place
         self._folder = folder
         self._config = config
+        self._clusters = config.clusters  # in Envoy's file: those that no route names any more among them
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._version = 0
         self._lock = asyncio.Lock()
         self.log = LogKeeper(folder / ACCESS_LOG_FILE, self._reopen_logs, count)
@@ -91,6 +95,10 @@ class PodProxy:
 
     async def stop(self) -> None:
         """Connections end; the files, keys among them, are gone."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._child.stop()
         await self.log.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -102,8 +110,9 @@ class PodProxy:
             for name, secret in config.secrets.items():
                 if before.secrets.get(name) != secret:
                     self._write(name, [secret])
-            both = {**before.clusters, **config.clusters}
-            if both != before.clusters:
+            both = {**self._clusters, **config.clusters}
+            if both != self._clusters:
+                self._clusters = both
                 await self._bring(CLUSTERS_FILE, both.values(), _CLUSTERS)
             for table, routes in config.routes.items():
                 if table not in before.routes:
@@ -112,12 +121,30 @@ class PodProxy:
                     await self._bring(route_file(table), [routes], f"http.{table}.rds.{table}.version_text")
             if config.listeners != before.listeners:
                 await self._bring(LISTENERS_FILE, config.listeners, _LISTENERS)
-            if both != config.clusters:
-                await self._bring(CLUSTERS_FILE, config.clusters.values(), _CLUSTERS)
+            if both.keys() != config.clusters.keys():
+                self._sweep_later()
             gone = before.secrets.keys() - config.secrets.keys()
             gone |= {route_file(table) for table in before.routes.keys() - config.routes.keys()}
             for name in gone:
                 (self._folder / name).unlink(missing_ok=True)
+
+    def _sweep_later(self) -> None:
+        """Envoy reads a file as a whole. What nobody needs any more can wait until nothing else is to be read."""
+
+        def begin() -> None:
+            task = asyncio.create_task(self._sweep())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self._sweeping = asyncio.get_running_loop().call_later(_CALM, begin)
+
+    async def _sweep(self) -> None:
+        async with self._lock:
+            if self._clusters.keys() != self._config.clusters.keys():
+                self._clusters = self._config.clusters
+                await self._bring(CLUSTERS_FILE, self._clusters.values(), _CLUSTERS)
 
     async def _bring(self, name: str, resources: Iterable[Resource], statistic: str) -> None:
         """Write a file, and wait until it is in force. An Envoy that is not there reads it when it starts."""

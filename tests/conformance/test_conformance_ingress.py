@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from actions import Actions
+from authority import Authority
 from casefiles import Case, load, parametrize
 from emulation import Emulation, eventually, field_at, resource_named
-from ingressworld import Answer, Authority, ask, backend_objects, backends_of
+from ingressworld import Answer, ask, backend_objects, backends_of
 from missing import ingress
 from outside import Servers
 

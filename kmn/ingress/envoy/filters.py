@@ -64,7 +64,9 @@ def _off(name: tuple[str, str], fields: Resource) -> Resource:
 
 
 def _router() -> Resource:
-    return typed("envoy.filters.http.router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)
+    message = "extensions.filters.http.router.v3.Router"
+    # Counters by answer, which nobody reads, take 5 % of the processor time of a request.
+    return typed("envoy.filters.http.router", message, suppress_envoy_headers=True, dynamic_stats=False)
 
 
 def of_route(treatment: Treatment) -> Resource:

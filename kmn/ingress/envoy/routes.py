@@ -176,8 +176,9 @@ def _cors_headers(cors: Cors) -> list[Resource]:
     headers = {"Access-Control-Allow-Origin": "%REQ(ORIGIN)%" if _origins(cors) else "*"}
     if cors.credentials:
         headers["Access-Control-Allow-Credentials"] = "true"
-    headers["Access-Control-Allow-Methods"] = _literal(cors.methods)
-    headers["Access-Control-Allow-Headers"] = _literal(cors.headers)
+    for what, asked, allowed in (("Methods", "METHOD", cors.methods), ("Headers", "HEADERS", cors.headers)):
+        told = f"%REQ(ACCESS-CONTROL-REQUEST-{asked})%" if cors.named and allowed == "*" else _literal(allowed)
+        headers[f"Access-Control-Allow-{what}"] = told
     if cors.exposed:
         headers["Access-Control-Expose-Headers"] = _literal(cors.exposed)
     if cors.max_age is not None:

@@ -12,11 +12,14 @@ from typing import Any
 
 from kmn.ingress.gateway.backends import find_backend
 from kmn.ingress.gateway.conditions import Condition
+from kmn.ingress.gateway.filters import cors_of, retry_of, session_of
 from kmn.ingress.gateway.world import World
 from kmn.ingress.headers import is_changeable
 from kmn.ingress.model import (
     Action,
     Answer,
+    Authorization,
+    Balance,
     Forward,
     HeaderChange,
     How,
@@ -41,7 +44,6 @@ __all__ = ["RouteRules", "rules_of"]
 Fields = dict[str, Any]
 
 _ALL_PATHS = Text(How.PREFIX)
-_NOT_IN_EFFECT = ("retry", "sessionPersistence")
 
 
 @dataclass(slots=True)
@@ -81,12 +83,17 @@ class _Reader:
             filters += _numbered(f"{at}.backendRefs[0].filters", backends[0].get("filters") or ())
             backends = [{**backends[0], "filters": []}]
         action, treatment = self._filters(filters)
-        if action is None:
-            action = Forward(tuple(self._shares(f"{at}.backendRefs", backends)))
         treatment = replace(treatment, timeout=_timeout(rule.get("timeouts") or {}))
-        for name in _NOT_IN_EFFECT:
-            if rule.get(name):
-                self.found.notes.append(f"{at}.{name} has no effect")
+        if rule.get("retry"):
+            treatment = replace(treatment, retry=retry_of(rule["retry"]))
+            if rule["retry"].get("backoff"):
+                self.found.notes.append(f"{at}.retry.backoff has no effect")
+        balance = Balance.ROUND_ROBIN
+        if rule.get("sessionPersistence"):
+            balance, session, keys = session_of(rule["sessionPersistence"])
+            treatment = replace(treatment, session=session, hash_on=keys)
+        if action is None:
+            action = Forward(tuple(self._shares(f"{at}.backendRefs", backends, balance)))
         for index, match in enumerate(rule.get("matches") or [{}]):
             here = f"{at}.matches[{index}]"
             try:
@@ -96,15 +103,15 @@ class _Reader:
                 continue
             self.found.rules.append(Rule(wanted, action, self._owner, here, treatment))
 
-    def _shares(self, at: str, backends: Iterable[Fields]) -> Iterator[Share]:
+    def _shares(self, at: str, backends: Iterable[Fields], balance: Balance) -> Iterator[Share]:
         for index, backend in enumerate(backends):
             here = f"{at}[{index}]"
             found = find_backend(here, backend, self._route, self._world, self._protocol)
             self._resolve(found.problem)
             weight = backend.get("weight", 1)
             action, treatment = self._filters(_numbered(f"{here}.filters", backend.get("filters") or ()))
-            upstream = found.upstream
-            if action is not None or treatment.rewrite or treatment.mirrors:
+            upstream = found.upstream._replace(balance=balance) if found.upstream is not None else None
+            if action is not None or _more_than_headers(treatment):
                 self._drop(f"{here}.filters: of one backend of several only header modifiers have an effect")
                 upstream = None
             yield Share(upstream, weight, treatment.request_headers, treatment.response_headers)
@@ -130,10 +137,31 @@ class _Reader:
                     action = action or _redirect(entry["requestRedirect"])
                 case "URLRewrite":
                     treatment = replace(treatment, rewrite=_rewrite(entry["urlRewrite"]))
+                case "CORS":
+                    treatment = replace(treatment, cors=cors_of(entry["cors"]))
+                case "ExternalAuth" if entry["externalAuth"]["protocol"] == "HTTP":
+                    question, refusal = self._authorization(here, entry["externalAuth"])
+                    treatment, action = replace(treatment, authorization=question), action or refusal
                 case other:
                     self._drop(f"{here}: filters of type {other} are not emulated: requests are answered 500")
                     action = Answer(500)
         return action, treatment
+
+    def _authorization(self, at: str, auth: Fields) -> tuple[Authorization | None, Answer | None]:
+        """Who is asked; without him nobody gets in."""
+        where = f"{at}.externalAuth"
+        found = find_backend(f"{where}.backendRef", auth["backendRef"], self._route, self._world, Protocol.HTTP)
+        self._resolve(found.problem)
+        if found.upstream is None:
+            return None, Answer(500)
+        http = auth.get("http") or {}
+        if auth.get("forwardBody"):
+            self.found.notes.append(f"{where}.forwardBody has no effect: questions have no body")
+        if http.get("allowedHeaders"):
+            self.found.notes.append(f"{where}.http.allowedHeaders has no effect: all headers are told")
+        return Authorization(
+            found.upstream, http.get("path") or "/", tuple(http.get("allowedResponseHeaders") or ())
+        ), None
 
     def _headers(self, at: str, modifier: Fields) -> HeaderChange:
         """Of several entries of one name the first counts. A proxy changes the host by rewriting it, not otherwise."""
@@ -226,6 +254,11 @@ def _conditions(entries: Iterable[Fields], *, fold: bool) -> tuple[Wanted, ...]:
 
 def _both(first: HeaderChange, then: HeaderChange) -> HeaderChange:
     return HeaderChange(first.set + then.set, first.add + then.add, first.remove + then.remove)
+
+
+def _more_than_headers(treatment: Treatment) -> bool:
+    plain = replace(treatment, request_headers=HeaderChange(), response_headers=HeaderChange())
+    return plain != Treatment()
 
 
 def _numbered(at: str, filters: Iterable[Fields]) -> Iterator[tuple[str, Fields]]:

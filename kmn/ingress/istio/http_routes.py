@@ -11,12 +11,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from kmn.ingress.headers import is_changeable
-from kmn.ingress.istio.destinations import Destinations
+from kmn.ingress.istio.destinations import Destinations, Found
 from kmn.ingress.model import (
     Action,
     Answer,
     Condition,
+    Cors,
     Forward,
+    HashKey,
     HeaderChange,
     How,
     Match,
@@ -24,12 +26,12 @@ from kmn.ingress.model import (
     Owner,
     Protocol,
     Redirect,
+    Retry,
     Rewrite,
     Rule,
     Share,
     Text,
     Treatment,
-    Upstream,
 )
 from kmn.ingress.regexes import checked, groups_of
 from kmn.k8s.durations import seconds_of
@@ -41,7 +43,16 @@ Fields = Mapping[str, Any]
 
 _ALL_PATHS = Text(How.PREFIX)
 _REDIRECTS = (301, 302, 303, 307, 308)
-_NOT_IN_EFFECT = ("fault", "retries", "corsPolicy")
+_NOT_IN_EFFECT = ("fault",)
+_GATEWAY_ERRORS = (502, 503, 504)
+_RETRY_ON = {  # answers that are tried again; what could not be delivered is so always
+    "5xx": (500, *_GATEWAY_ERRORS),
+    "gateway-error": _GATEWAY_ERRORS,
+    **dict.fromkeys(
+        ("connect-failure", "refused-stream", "reset", "reset-before-request", "retriable-status-codes"), ()
+    ),
+}
+_TRIES = 3  # all together, where a route does not say: Istio's own default
 _MILLION = 1_000_000
 _HOST = ("host", ":authority")
 _LONGEST_BODY = 4096  # bytes: Envoy's limit for what it answers itself
@@ -102,17 +113,25 @@ class HttpRoutes:
 
     def _shares(self, at: str, routes: list[Fields]) -> Iterator[Share]:
         for index, entry in enumerate(routes):
-            upstream = self._upstream(f"{at}.route[{index}].destination", entry["destination"])
+            found = self._found(f"{at}.route[{index}].destination", entry["destination"])
             change = entry.get("headers") or {}
             weight = entry.get("weight") or 0 if len(routes) > 1 else 1
             request, response = (self._change(at, change.get(part)) for part in ("request", "response"))
-            yield Share(upstream, weight, request, response)
+            yield Share(found.upstream, weight, request, response)
 
-    def _upstream(self, at: str, destination: Fields) -> Upstream | None:
-        found, problem = self._destinations.find(destination, self._namespace, Protocol.HTTP)
-        if problem is not None:
-            self._note(f"{at}: {problem}")
+    def _found(self, at: str, destination: Fields) -> Found:
+        found = self._destinations.find(destination, self._namespace, Protocol.HTTP)
+        if found.problem is not None:
+            self._note(f"{at}: {found.problem}")
         return found
+
+    def _hash_on(self, route: Fields) -> tuple[HashKey, ...]:
+        """What all the destinations' rules want requests to be hashed by."""
+        found = (
+            self._destinations.find(entry["destination"], self._namespace, Protocol.HTTP).hash_on
+            for entry in route.get("route") or ()
+        )
+        return tuple(dict.fromkeys(key for keys in found for key in keys))
 
     def _redirect(self, at: str, redirect: Fields) -> Redirect:
         code = redirect.get("redirectCode") or 301
@@ -142,6 +161,46 @@ class HttpRoutes:
             response_headers=self._change(at, change.get("response")),
             mirrors=tuple(self._mirrors(at, route)),
             timeout=timeout or None,
+            retry=self._retry(f"{at}.retries", route.get("retries")),
+            cors=self._cors(f"{at}.corsPolicy", route.get("corsPolicy")),
+            hash_on=self._hash_on(route),
+        )
+
+    def _retry(self, at: str, retries: Fields | None) -> Retry:
+        if retries is None:
+            return Retry(_TRIES)
+        codes: dict[int, None] = {}
+        for word in filter(None, (part.strip() for part in (retries.get("retryOn") or "").split(","))):
+            if word.isdecimal() and 100 <= int(word) <= 599:
+                codes[int(word)] = None
+            elif word in _RETRY_ON:
+                codes.update(dict.fromkeys(_RETRY_ON[word]))
+            else:
+                self._note(f"{at}.retryOn: {word} has no effect")
+        for field in ("perTryTimeout", "backoff", "retryRemoteLocalities"):
+            if retries.get(field):
+                self._note(f"{at}.{field} has no effect")
+        return Retry(1 + retries.get("attempts", _TRIES - 1), tuple(codes))
+
+    def _cors(self, at: str, policy: Fields | None) -> Cors | None:
+        if policy is None:
+            return None
+        if policy.get("unmatchedPreflights"):
+            self._note(f"{at}.unmatchedPreflights has no effect")
+        origins = [Text(How.PRESENT) if o == "*" else Text(How.EXACT, o) for o in policy.get("allowOrigin") or ()]
+        for index, origin in enumerate(policy.get("allowOrigins") or ()):
+            try:
+                origins.append(_origin(origin))
+            except ValueError as error:
+                self._note(f"{at}.allowOrigins[{index}]: {error}: it has no effect")
+        age = policy.get("maxAge")
+        return Cors(
+            tuple(origins),
+            ", ".join(policy.get("allowMethods") or ()),
+            ", ".join(policy.get("allowHeaders") or ()),
+            ", ".join(policy.get("exposeHeaders") or ()),
+            bool(policy.get("allowCredentials")),
+            round(seconds_of(age)) if age else None,
         )
 
     def _with_host(self, rewrite: Rewrite | None, route: Fields) -> Rewrite | None:
@@ -173,7 +232,7 @@ class HttpRoutes:
             yield from self._mirror(f"{at}.mirrors[{index}].destination", entry["destination"], percent)
 
     def _mirror(self, at: str, destination: Fields, percent: float | None) -> Iterator[Mirror]:
-        upstream = self._upstream(at, destination)
+        upstream = self._found(at, destination).upstream
         if upstream is not None:
             share = 100.0 if percent is None else percent
             yield Mirror(upstream, round(share * _MILLION / 100), _MILLION)
@@ -205,6 +264,14 @@ def _path(match: Fields, rewrite: Fields) -> tuple[Text, Rewrite | None]:
         if new and not instead:
             changed = Rewrite(host, substitution=new.replace("\\", "\\\\") + "\\1")
     return text, changed if changed != Rewrite() else None
+
+
+def _origin(origin: Fields) -> Text:
+    """Whole origins: a prefix becomes a regular expression."""
+    text = _text(origin)
+    if text == Text(How.EXACT, "*"):
+        return Text(How.PRESENT)
+    return Text(How.REGEX, f"{re.escape(text.value)}.*") if text.how is How.PREFIX else text
 
 
 def _methods(match: Fields) -> tuple[str, ...]:

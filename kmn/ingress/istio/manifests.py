@@ -14,7 +14,15 @@ from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
 from kmn.k8s.dataplane import GATEWAY, PROGRAM
 from kmn.k8s.objects import Object
 
-__all__ = ["ISTIO_NAMESPACE", "PROGRAM_NAME", "istio_objects", "pod_port", "selects_ours", "service_ports"]
+__all__ = [
+    "ISTIO_NAMESPACE",
+    "PROGRAM_NAME",
+    "istio_objects",
+    "pod_port",
+    "public_port",
+    "selects_ours",
+    "service_ports",
+]
 
 ISTIO_NAMESPACE = "istio-system"
 PROGRAM_NAME = "istio-ingressgateway"  # what its pods say that they are
@@ -32,6 +40,11 @@ def selects_ours(gateway: Object) -> bool:
 def pod_port(number: int) -> int:
     """The port of the pods that a server's port stands for."""
     return _TARGETS.get(number, number)
+
+
+def public_port(pod: int) -> int:
+    """The port of the load balancer that leads to a port of the pods."""
+    return next((port for port, target in _TARGETS.items() if target == pod), pod)
 
 
 def service_ports(gateways: Iterable[Object]) -> list[dict[str, Any]]:

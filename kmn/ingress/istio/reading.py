@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from kmn.ingress.certificates import KeyPair
 from kmn.ingress.gateway.hostnames import common
 from kmn.ingress.gateway.world import route_age
-from kmn.ingress.istio.destinations import Destinations
+from kmn.ingress.istio.destinations import Destinations, policy_gaps
 from kmn.ingress.istio.http_routes import HttpRoutes
-from kmn.ingress.istio.manifests import ISTIO_NAMESPACE, pod_port, selects_ours
+from kmn.ingress.istio.manifests import ISTIO_NAMESPACE, pod_port, public_port, selects_ours
 from kmn.ingress.model import (
     ANY_HOST,
     Certificate,
@@ -41,7 +41,6 @@ ISTIO_GATEWAY_KIND = "Gateway.networking.istio.io"
 _WEB = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTPS")
 _MESH = "mesh"
 _CERTIFIED = "SIMPLE"
-_TRAFFIC_POLICY = "trafficPolicy has no effect: its subsets have"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,9 @@ class _Reader:
                     certificates.setdefault(host, Certificate(host, server.certificate, server.owner))
         streams = tuple(self._streams([server for server in servers if not server.web], set(certificates)))
         tls = any(server.mode for server in servers)
-        return Entrance(port, name, tls, tuple(certificates.values()), strict=True, streams=streams)
+        return Entrance(
+            port, name, tls, tuple(certificates.values()), strict=True, streams=streams, outside=public_port(port)
+        )
 
     def _of_one_kind(self, port: int, servers: Sequence[_Server]) -> Iterator[_Server]:
         """A port is one of TLS, of HTTP or of TCP: what its first server is."""
@@ -229,10 +230,10 @@ class _Reader:
 
     def _shares(self, service: Object, at: str, routes: list[Mapping[str, Any]]) -> Iterator[Share]:
         for index, entry in enumerate(routes):
-            found, problem = self._destinations.find(entry["destination"], namespace_of(service), Protocol.TCP)
-            if problem is not None:
-                self._noter(_owner(service))(f"{at}.route[{index}].destination: {problem}")
-            yield Share(found, entry.get("weight") or 0 if len(routes) > 1 else 1)
+            found = self._destinations.find(entry["destination"], namespace_of(service), Protocol.TCP)
+            if found.problem is not None:
+                self._noter(_owner(service))(f"{at}.route[{index}].destination: {found.problem}")
+            yield Share(found.upstream, entry.get("weight") or 0 if len(routes) > 1 else 1)
 
     # --- what is told
 
@@ -255,10 +256,13 @@ class _Reader:
                 if name != _MESH and full not in known:
                     self._problem(_owner(service), "NoController", f"spec.gateways: there is no Gateway {full}")
         for rule in self._world.destination_rules:
-            subsets = rule["spec"].get("subsets") or ()
-            if rule["spec"].get("trafficPolicy") or any(subset.get("trafficPolicy") for subset in subsets):
-                owner = Owner(rule["kind"], *key_of(rule))
-                self._problem(owner, "NotEmulated", _TRAFFIC_POLICY)
+            spec = rule["spec"]
+            policies = {"spec.trafficPolicy": spec.get("trafficPolicy") or {}}
+            for index, subset in enumerate(spec.get("subsets") or ()):
+                policies[f"spec.subsets[{index}].trafficPolicy"] = subset.get("trafficPolicy") or {}
+            for at, policy in policies.items():
+                for gap in policy_gaps(policy):
+                    self._noter(Owner(rule["kind"], *key_of(rule)))(f"{at}.{gap} has no effect")
 
     def _noter(self, owner: Owner) -> Callable[[str], None]:
         return lambda text: self._problem(owner, "NotEmulated", text)

@@ -167,3 +167,14 @@ def test_the_controller_of_a_class_stays() -> None:
         return made(f"{GROUP}/v1", "GatewayClass", spec={"controllerName": controller})
 
     assert "spec.controllerName: may not change" in refusal(of("a.example/b"), of("a.example/a"))
+
+
+def test_policies_of_destinations() -> None:
+    def rule(**policy: Any) -> Object:
+        spec = {"host": "web", "trafficPolicy": policy}
+        return made("networking.istio.io/v1", "DestinationRule", spec=spec)
+
+    assert admitted(rule(loadBalancer={"simple": "ROUND_ROBIN"}, outlierDetection={"baseEjectionTime": "1m"}))
+    words = refusal(rule(connectionPool={"tcp": {"connectTimeout": "soon"}}, tls={"mode": "SIMPEL"}))
+    assert "spec.trafficPolicy.connectionPool.tcp.connectTimeout: must be a duration such as" in words
+    assert 'spec.trafficPolicy.tls.mode: must be one of "DISABLE"' in words

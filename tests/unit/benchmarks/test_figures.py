@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import http, paths, services
+from benchmarks import http, ingress, paths, services
 from benchmarks.balancing import Arrival, ideal
 from benchmarks.connections import shares
 from benchmarks.http import Load
@@ -37,7 +37,7 @@ Transfer/sec:    801.58KB
 
 
 def test_what_wrk_prints_is_read() -> None:
-    assert http.parse(WRK) == Load(5628.79, pytest.approx(193e-6), 1.27, 291)
+    assert http.parse(WRK) == Load(5628.79, pytest.approx(193e-6), 1.27, 291, 11303)
 
 
 def test_without_trouble_wrk_names_no_errors() -> None:
@@ -179,6 +179,24 @@ def test_nft_takes_the_rules() -> None:
         if "unshare failed" in done.stderr or "Operation not permitted" in done.stderr:
             pytest.skip(f"no network namespace: {done.stderr.strip()}")
         assert done.returncode == 0, done.stderr
+
+
+def test_the_ingress_is_compared_with_each_other_proxy_round_by_round() -> None:
+    def measured(rate: float, busy: float) -> ingress.Measured:
+        return ingress.Measured(Load(rate, 1e-3, 2e-3, 1), busy)
+
+    rounds = {
+        ingress.INGRESS: [measured(50, 3e-5), measured(90, 3e-5), measured(10, 6e-5)],
+        ingress.NGINX: [measured(100, 1e-5), measured(100, 1e-5), measured(20, 2e-5)],
+        ingress.BARE: [measured(50, 3e-5), measured(100, 3e-5), measured(10, 6e-5)],
+    }
+    samples = {(way, connections): of_way for way, of_way in rounds.items() for connections in ingress.CONNECTIONS}
+    table = {row.what: row for row in ingress.rows(samples)}
+    assert table["16 connections: requests, nginx"].ratio == pytest.approx(0.5)
+    assert table[f"16 connections: requests, {ingress.BARE}"].ratio == pytest.approx(1)
+    busy = table["64 connections: processor time of the proxy for a request, nginx"]
+    assert (busy.value, busy.ratio) == (pytest.approx(10), pytest.approx(3))
+    assert table["failed, all together"].value == 18
 
 
 def test_least_connections_are_computed() -> None:

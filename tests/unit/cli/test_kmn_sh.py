@@ -74,6 +74,7 @@ def test_set_up_is_repeated_when_needed_and_asks_for_root(tree: Path, tmp_path: 
     done = run(tree / "kmn.sh", *args, cwd=tmp_path, path=path)
     assert done.returncode == 1
     assert "packages are missing: mininet" in done.stderr
+    assert ("chromium" in done.stderr) is (args == ["test"]), "a browser is for tests only"
     assert "sudo" in done.stderr
     assert done.stdout == "", "kmn must not run on a half-made set-up"
 

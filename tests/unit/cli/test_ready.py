@@ -8,7 +8,7 @@ import pytest
 
 from kmn.k8s.client import Listing
 from kmn.k8s.dataplane import OBSERVED_RESOURCES
-from kmn.ready import Problem, Snapshot, problems
+from kmn.ready import Problem, Snapshot, problems, remarks
 
 OBSERVED = dict.fromkeys(OBSERVED_RESOURCES, "5")
 
@@ -173,3 +173,49 @@ def test_bridges_that_are_not_programmed() -> None:
     listings = {plural: Listing([NODE] if plural == "nodes" else [], "5") for plural in OBSERVED}
     (problem,) = problems(Snapshot(listings, OBSERVED, disconnected=("n1",)))
     assert (problem.what, problem.reason) == ("data plane: n1", "NotConnected")
+
+
+# --- Ingresses --------------------------------------------------------------------------------------------------------
+
+OWN_CLASS = {"kind": "IngressClass", "metadata": {"name": "own"}, "spec": {"controller": "example.com/own"}}
+
+
+def ingress(name: str | None, *addresses: str) -> dict[str, Any]:
+    spec = {"ingressClassName": name} if name else {}
+    status = {"loadBalancer": {"ingress": [{"ip": address} for address in addresses]}}
+    return {"kind": "Ingress", "metadata": {"name": "shop", "namespace": "default"}, "spec": spec, "status": status}
+
+
+def of_ingress(
+    obj: dict[str, Any], classes: tuple[dict[str, Any], ...] = (), controllers: tuple[str, ...] | None = None
+) -> tuple[list[str], list[str]]:
+    """Reasons to wait, and remarks, with the controllers that the cluster file declares (None: nothing about them)."""
+    declared = {"ingress": {"controllers": [{"name": c, "controller": c} for c in controllers or ()]}}
+    cluster = {"kind": "Cluster", "metadata": {"name": "c"}, "spec": {} if controllers is None else declared}
+    full = {plural: [] for plural in OBSERVED_RESOURCES} | {
+        "nodes": [NODE], "clusters": [cluster], "ingressclasses": list(classes), "ingresses": [obj],
+    }  # fmt: skip
+    snapshot = Snapshot({plural: Listing(items, "5") for plural, items in full.items()}, OBSERVED)
+    told = [problem.reason for problem in problems(snapshot)], [problem.reason for problem in remarks(snapshot)]
+    assert all(problem.what == "ingress default/shop" for problem in (*problems(snapshot), *remarks(snapshot)))
+    return told
+
+
+def test_an_ingress_is_ready_with_an_address() -> None:
+    assert of_ingress(ingress("nginx", "192.0.2.1")) == ([], [])
+    assert of_ingress(ingress("own"), (OWN_CLASS,), ("example.com/own",)) == (["NoAddress"], [])
+    assert of_ingress(ingress("own", "192.0.2.1"), (OWN_CLASS,), ("example.com/own",)) == ([], [])
+
+
+def test_a_controller_that_comes_on_demand_is_waited_for_before_its_class_is_there() -> None:
+    assert of_ingress(ingress("nginx")) == (["NoAddress"], [])
+    assert of_ingress(ingress("nginx"), controllers=()) == ([], ["NoController"])  # the cluster file says none
+
+
+def test_an_ingress_that_no_controller_takes_is_remarked_and_not_waited_for() -> None:
+    assert of_ingress(ingress(None)) == ([], ["NoController"])
+    assert of_ingress(ingress("unknown")) == ([], ["NoController"])
+    assert of_ingress(ingress("own"), (OWN_CLASS,)) == ([], ["NoController"])
+    with_annotation = ingress(None)
+    with_annotation["metadata"]["annotations"] = {"kubernetes.io/ingress.class": "nginx"}
+    assert of_ingress(with_annotation) == (["NoAddress"], [])

@@ -9,14 +9,21 @@ from gateway_objects import HTTP, conditions, gateway, grant, host, http_route, 
 
 from kmn.ingress.gateway.reading import Reading
 from kmn.ingress.model import (
+    Authorization,
     Backend,
+    Balance,
+    Cookie,
+    Cors,
     Forward,
+    HashKey,
     HeaderChange,
     How,
+    Keyed,
     Match,
     Mirror,
     Protocol,
     Redirect,
+    Retry,
     Rewrite,
     Rule,
     Text,
@@ -241,3 +248,38 @@ def test_headers_that_a_proxy_does_not_change_are_told() -> None:
     found = read_rules(to("web", filters=[change("RequestHeaderModifier", set=set_, remove=[":path", "Y"])]))
     assert host(found, "").rules[0].treatment.request_headers == HeaderChange(set=(("X", "b"),), remove=("Y",))
     assert len(found.routing.problems) == 2
+
+
+def test_other_origins() -> None:
+    cors = {"allowOrigins": ["https://a.example", "https://*.b.example"], "allowMethods": ["GET", "PUT"], "maxAge": 60}
+    assert only(to("web", filters=[{"type": "CORS", "cors": cors}])).treatment.cors == Cors(
+        (Text(How.EXACT, "https://a.example"), Text(How.REGEX, r"https://[-.A-Za-z0-9]+\.b\.example")),
+        "GET, PUT", "", max_age=60,
+    )  # fmt: skip
+    anybody = {"allowOrigins": ["*"], "allowHeaders": ["*"]}
+    found = only(to("web", filters=[{"type": "CORS", "cors": anybody}])).treatment.cors
+    assert found == Cors((Text(How.PRESENT),), "", "*", max_age=5)
+    found = only(to("web", filters=[{"type": "CORS", "cors": {**anybody, "allowCredentials": True}}])).treatment.cors
+    assert found == Cors((Text(How.REGEX, ".+"),), "", "*", credentials=True, max_age=5, named=True)
+
+
+def test_tries_and_sessions() -> None:
+    assert only(to("web", retry={"codes": [503], "attempts": 3})).treatment.retry == Retry(4, (503,))
+    assert only(to("web", retry={})).treatment.retry is None
+    cookie = only(to("web", sessionPersistence={"cookie": {"name": "s", "path": "/a"}})).treatment
+    assert cookie.session == Cookie("s", "/a")
+    lasting = {"absoluteTimeout": "1h", "cookie": {"lifetimeType": "Permanent"}}
+    assert only(to("web", sessionPersistence=lasting)).treatment.session == Cookie("kmn-session", max_age=3600)
+    rule = only(to("web", sessionPersistence={"type": "Header", "header": {"name": "X-Session"}}))
+    assert rule.treatment.hash_on == (HashKey(Keyed.HEADER, "X-Session"),)
+    assert [upstream.balance for upstream in rule.upstreams()] == [Balance.HASH]
+
+
+def test_somebody_is_asked_first() -> None:
+    auth = {"protocol": "HTTP", "backendRef": {"name": "b", "port": 80}, "http": {"path": "/ask"}}
+    rule = only(to("web", filters=[{"type": "ExternalAuth", "externalAuth": auth}]))
+    assert rule.treatment.authorization == Authorization(Upstream(Backend("default", "b", 80)), "/ask")
+    nobody = {**auth, "backendRef": {"name": "none", "port": 80}}
+    assert told(only(to("web", filters=[{"type": "ExternalAuth", "externalAuth": nobody}]))) == "500"
+    grpc = {**auth, "protocol": "GRPC", "grpc": {}}
+    assert told(only(to("web", filters=[{"type": "ExternalAuth", "externalAuth": grpc}]))) == "500"

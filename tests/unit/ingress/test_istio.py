@@ -15,14 +15,20 @@ from kmn.ingress.istio.manifests import pod_port, service_ports
 from kmn.ingress.istio.reading import IstioWorld, read_istio
 from kmn.ingress.model import (
     Backend,
+    Balance,
+    Cookie,
+    Cors,
     Forward,
+    HashKey,
     HeaderChange,
     Host,
     How,
+    Keyed,
     Match,
     Mirror,
     Protocol,
     Redirect,
+    Retry,
     Rewrite,
     Routing,
     Rule,
@@ -251,7 +257,14 @@ def test_destinations_weights_and_subsets() -> None:
         ([virtual(to("web"), gateways=["mesh"])], ("shop", "NotEmulated", "pods have no sidecars")),
         ([virtual(to("web"), gateways=["back"])], ("shop", "NoController", "there is no Gateway default/back")),
         ([made("Gateway", "own", selector={"app": "x"}, servers=[server()])], ("own", "NoController", "spec.selector")),
-        ([made("DestinationRule", "d", host="web", trafficPolicy={"tls": {}})], ("d", "NotEmulated", "trafficPolicy")),
+        (
+            [made("DestinationRule", "d", host="web", trafficPolicy={"outlierDetection": {}})],
+            ("d", "NotEmulated", "spec.trafficPolicy.outlierDetection has no effect"),
+        ),
+        (
+            [made("DestinationRule", "d", host="web", trafficPolicy={"loadBalancer": {"simple": "RANDOM"}})],
+            ("d", "NotEmulated", "spec.trafficPolicy.loadBalancer.simple: RANDOM has no effect"),
+        ),
         ([gateway(server(443, "HTTPS", tls={"mode": "MUTUAL"}))], ("front", "NotEmulated", "tls.mode: MUTUAL")),
         ([gateway(server(443, "HTTPS", tls={"mode": "SIMPLE", "credentialName": "none"}))],
          ("front", "BadCertificate", "there is no Secret istio-system/none")),
@@ -320,3 +333,62 @@ def test_headers_that_are_none() -> None:
     assert [p[2] for p in problems(routing)] == [
         f"spec.http[0].headers: {name}: this header cannot be changed" for name in ("a b", ":path")
     ]
+
+
+def test_clients_use_the_ports_of_the_load_balancer() -> None:
+    routing = read(gateway(server(80), server(9000)), virtual(to("web")))
+    assert [(entrance.port, entrance.public) for entrance in routing.entrances] == [(8080, 80), (9000, 9000)]
+
+
+@pytest.mark.parametrize(
+    ("retries", "wanted"),
+    [
+        (None, Retry(3)),
+        ({"attempts": 0}, Retry(1)),
+        ({"attempts": 4, "retryOn": "gateway-error,connect-failure,429"}, Retry(5, (502, 503, 504, 429))),
+        ({"retryOn": "5xx"}, Retry(3, (500, 502, 503, 504))),
+    ],
+)
+def test_tries(retries: dict[str, Any] | None, wanted: Retry) -> None:
+    (rule,) = rules(to("web", **({"retries": retries} if retries is not None else {})))
+    assert rule.treatment.retry == wanted
+
+
+def test_other_origins() -> None:
+    policy = {
+        "allowOrigins": [{"exact": "https://a.example"}, {"prefix": "https://b."}],
+        "allowMethods": ["GET"],
+        "allowHeaders": ["x-a", "x-b"],
+        "allowCredentials": True,
+        "maxAge": "24h",
+    }
+    (rule,) = rules(to("web", corsPolicy=policy))
+    assert rule.treatment.cors == Cors(
+        (Text(How.EXACT, "https://a.example"), Text(How.REGEX, r"https://b\..*")),
+        "GET", "x-a, x-b", credentials=True, max_age=86400,
+    )  # fmt: skip
+    (rule,) = rules(to("web", corsPolicy={"allowOrigins": [{"exact": "*"}]}))
+    assert rule.treatment.cors == Cors((Text(How.PRESENT),), "", "")
+
+
+@pytest.mark.parametrize(
+    ("hashed", "key"),
+    [
+        ({"httpHeaderName": "x-user"}, HashKey(Keyed.HEADER, "x-user")),
+        ({"httpQueryParameterName": "user"}, HashKey(Keyed.QUERY, "user")),
+        ({"useSourceIp": True}, HashKey(Keyed.ADDRESS)),
+        ({"httpCookie": {"name": "c", "ttl": "60s"}}, HashKey(Keyed.COOKIE, "c", Cookie("c", max_age=60))),
+    ],
+)
+def test_how_endpoints_are_chosen(hashed: dict[str, Any], key: HashKey) -> None:
+    policy = {"loadBalancer": {"consistentHash": hashed}, "connectionPool": {"tcp": {"connectTimeout": "2s"}}}
+    subset = {"name": "v1", "labels": {"a": "b"}, "trafficPolicy": {"loadBalancer": {"simple": "LEAST_REQUEST"}}}
+    rule = made("DestinationRule", "web", host="web", trafficPolicy=policy, subsets=[subset])
+    whole = virtual(
+        to("web", match=[{"uri": {"exact": "/a"}}]), {"route": [{"destination": {"host": "web", "subset": "v1"}}]}
+    )
+    first, second = host(read(gateway(), whole, rule)).rules
+    assert first.treatment.hash_on == (key,)
+    assert [(u.balance, u.connect_timeout) for u in first.upstreams()] == [(Balance.HASH, 2.0)]
+    assert second.treatment.hash_on == ()
+    assert [(u.balance, u.connect_timeout) for u in second.upstreams()] == [(Balance.LEAST_REQUESTS, 2.0)]
