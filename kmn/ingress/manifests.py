@@ -77,6 +77,7 @@ def _service(meta: dict[str, Any]) -> Object:
         "spec": {
             "type": "LoadBalancer",
             "externalTrafficPolicy": "Local",  # the controller sees the client's address
+            "ipFamilyPolicy": "PreferDualStack",
             "selector": meta["labels"],
             "ports": ports,
         },

@@ -21,6 +21,7 @@ from kmn.ingress.istio.reading import ISTIO_GATEWAY_KIND, IstioWorld, read_istio
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
 from kmn.ingress.model import Backend, Owner, Problem, Routing, Upstream
 from kmn.k8s.dataplane import PROGRAM
+from kmn.k8s.families import pod_ips
 from kmn.k8s.objects import Key, Object, annotation, condition, labels, namespace_of
 from kmn.k8s.resources import (
     CONFIGMAPS,
@@ -180,7 +181,12 @@ class State:
             if found.problem is not None:
                 why[upstream] = found.problem
         problems += _of_backends(routing, why)
-        return config_of(routing, endpoints, pairs, self._default_certificate), tuple(problems)
+        default, dual_stack = self._default_certificate, self._is_dual_stack()
+        return config_of(routing, endpoints, pairs, default, dual_stack=dual_stack), tuple(problems)
+
+    def _is_dual_stack(self) -> bool:
+        """A cluster is, as a whole: so one pod tells."""
+        return any(len(pod_ips(pod)) > 1 for pod in self._objects[PODS].values())
 
     def _endpoints(self, upstream: Upstream, backend: Backend) -> Endpoints:
         key = Key(backend.namespace, backend.service)

@@ -13,7 +13,7 @@ from clusterlab import appctl, assert_flows_as_printed, eventually, running
 
 from kmn import Cluster
 from kmn.k8s.objects import Object
-from kmn.k8s.resources import EVENTS, NETWORKPOLICIES, NODES, PODS, SERVICES
+from kmn.k8s.resources import EVENTS, INGRESSES, NETWORKPOLICIES, NODES, PODS, SERVICES
 from kmn.machine import Machine
 
 pytestmark = [pytest.mark.packet, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -294,6 +294,24 @@ def test_policies_know_hosts_outside_by_their_ipv6_addresses(cluster: Cluster) -
     assert asked(guarded, E2)
     assert asked(guarded, E1, 80, 1) is None
     cluster.client.delete(NETWORKPOLICIES, "default", "guarded")
+
+
+def test_requests_come_to_an_ingress_by_both_families(cluster: Cluster) -> None:
+    """Its controller sees the client's address, and tells the backend."""
+    backend = {"service": {"name": "instance", "port": {"number": 80}}}
+    spec = {"ingressClassName": "nginx", "defaultBackend": backend}
+    meta = {"name": "all", "namespace": "default"}
+    cluster.apply({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": meta, "spec": spec})
+    cluster.wait_ready()
+    status = cluster.client.get(INGRESSES, "default", "all")["status"]
+    e1 = cluster.host("e1")
+    found = {}
+    for entry in status["loadBalancer"]["ingress"]:
+        answer = asked(e1, entry["ip"])
+        assert answer is not None
+        found[":" in entry["ip"]] = answer["headers"]["x-forwarded-for"]
+    assert found == {False: str(e1.ip), True: E1}
+    cluster.client.delete(INGRESSES, "default", "all")
 
 
 def test_targets_go_and_come(cluster: Cluster) -> None:

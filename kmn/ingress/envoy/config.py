@@ -43,11 +43,14 @@ def config_of(
     endpoints: Mapping[Upstream, Endpoints],
     pairs: Mapping[Key, KeyPair],
     default_certificate: KeyPair,
+    *,
+    dual_stack: bool = False,
 ) -> Config:
-    """``pairs`` has the Secrets that are good for something; ``endpoints`` all upstreams of the routing."""
+    """``pairs`` has the Secrets that are good for something; ``endpoints`` all upstreams of the routing. With
+    ``dual_stack`` clients may come by IPv6, too."""
     certificates = Certificates(default_certificate, pairs)
     return Config(
-        listeners=tuple(listener(entrance, certificates) for entrance in routing.entrances),
+        listeners=tuple(listener(entrance, certificates, dual_stack=dual_stack) for entrance in routing.entrances),
         routes={name: route_configuration(name, table) for name, table in routing.tables.items()},
         clusters={str(upstream): cluster(upstream, found) for upstream, found in endpoints.items()},
         secrets=certificates.files(),

@@ -54,9 +54,11 @@ class Certificates:
         return str(secret) in self._pairs
 
 
-def listener(entrance: Entrance, certificates: Certificates) -> Resource:
+def listener(entrance: Entrance, certificates: Certificates, *, dual_stack: bool = False) -> Resource:
     """Connections that nothing is there for are closed."""
     found = {"@type": kind("config.listener.v3.Listener"), **_listener(f"port-{entrance.port}", entrance.port)}
+    if dual_stack:  # where a pod has no IPv6, there may be no such socket at all
+        found["additional_addresses"] = [{"address": address("::", entrance.port)}]
     inspectors = [_proxy_protocol()] if entrance.proxy_protocol else []
     if not entrance.tls:
         found |= {"listener_filters": inspectors} if inspectors else {}

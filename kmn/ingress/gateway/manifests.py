@@ -100,6 +100,7 @@ def _service(spec: dict[str, Any], meta: dict[str, Any], selector: dict[str, str
         "spec": {
             "type": "LoadBalancer",
             "externalTrafficPolicy": "Local",  # its pods see the client's address
+            "ipFamilyPolicy": "PreferDualStack",
             "selector": selector,
             "ports": [
                 {"name": f"{protocol.lower()}-{port}", "port": port, "targetPort": port, "protocol": "TCP"}

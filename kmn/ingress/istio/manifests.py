@@ -70,6 +70,7 @@ def istio_objects(gateways: Iterable[Object]) -> list[Object]:
             "spec": {
                 "type": "LoadBalancer",
                 "externalTrafficPolicy": "Local",  # its pods see the client's address
+                "ipFamilyPolicy": "PreferDualStack",
                 "selector": _LABELS,
                 "ports": service_ports(gateways),
             },
