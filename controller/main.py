@@ -37,6 +37,7 @@ _FOLLOWED = (
     resources.ENDPOINTSLICES,
     resources.EDGES,
     resources.APPLICATIONLOADBALANCERS,
+    resources.NETWORKLOADBALANCERS,
     resources.NAMESPACES,  # for policies and egress addresses
     *resources.POLICIES,
     resources.CLUSTERS,  # for the network of virtual addresses

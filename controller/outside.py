@@ -18,6 +18,7 @@ from controller.features.masquerade import egress_exemption
 from controller.numbering import Numbering
 from controller.openflow.wire import CtFlush
 from controller.outside_views import (
+    PROXIES,
     ApplicationBalancerView,
     BalancerPort,
     BalancerView,
@@ -46,7 +47,7 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "services": balancer_view,
     "endpointslices": target_slice,
     "namespaces": egress_addresses,
-    "applicationloadbalancers": application_balancer_view,
+    **dict.fromkeys(PROXIES, application_balancer_view),
 }
 
 
@@ -110,7 +111,7 @@ class Outside:
         """
         dirty = self._known.take_changed()
         services = {key: None for resource, key in dirty if resource == "services"}
-        proxies = {key: None for resource, key in dirty if resource == "applicationloadbalancers"}
+        proxies = dict.fromkeys((resource, key) for resource, key in dirty if resource in PROXIES)
         pods = {key: None for resource, key in dirty if resource == "pods"}
         if any(resource == "nodes" for resource, _ in dirty):
             services |= {
@@ -125,15 +126,15 @@ class Outside:
         if edges != self._edges:
             self._edges = dict(edges)
             services |= dict.fromkeys(self._known.views["services"])
-            proxies |= dict.fromkeys(self._known.views["applicationloadbalancers"])
+            proxies |= dict.fromkeys((resource, key) for resource in PROXIES for key in self._known.views[resource])
             pods |= dict.fromkeys(self._known.views["pods"])
         flushes: list[CtFlush] = []
         for key in services:
             flushes += self._compute_service(key, scopes)
         for key in pods:
             self._compute_pod(key, scopes)
-        for key in proxies:
-            self._compute_proxy(key, scopes)
+        for resource, key in proxies:
+            self._compute_proxy(resource, key, scopes)
         return flushes
 
     def _compute_service(self, key: Key, scopes: Mapping[str, Scope]) -> list[CtFlush]:
@@ -157,11 +158,11 @@ class Outside:
             scopes[edge.name].contribute(("Service", *key), flows, groups)
         return stale(old, chosen_before, view, chosen)
 
-    def _compute_proxy(self, key: Key, scopes: Mapping[str, Scope]) -> None:
-        view: ApplicationBalancerView | None = self._known.views["applicationloadbalancers"].get(key)
+    def _compute_proxy(self, resource: str, key: Key, scopes: Mapping[str, Scope]) -> None:
+        view: ApplicationBalancerView | None = self._known.views[resource].get(key)
         for edge in self._edges.values():
             flows = application_balancer_flows(edge, view) if view else []
-            scopes[edge.name].contribute(("ApplicationLoadBalancer", *key), flows)
+            scopes[edge.name].contribute((resource, *key), flows)
 
     def _compute_pod(self, key: Key, scopes: dict[str, Scope]) -> None:
         pod: EgressPod | None = self._known.views["pods"].get(key)

@@ -17,6 +17,7 @@ from kmn.k8s.loadbalancers import is_ours, read_load_balancer, takes_traffic
 from kmn.k8s.objects import Key, Object, describe, key_of, labels, name_of
 
 __all__ = [
+    "PROXIES",
     "ApplicationBalancerView",
     "BalancerPort",
     "BalancerView",
@@ -31,6 +32,8 @@ __all__ = [
     "target_node",
     "target_slice",
 ]
+
+PROXIES = ("applicationloadbalancers", "networkloadbalancers")  # plurals of what has a port on the edge's bridge
 
 _VERSIONS = dict(zip(FAMILIES, (4, 6), strict=True))  # of IP, by names of families in the API
 
@@ -68,6 +71,8 @@ def balancer_view(obj: Object) -> BalancerView | None:
     if not addresses and not on_nodes:
         return None
     spec, wish = obj["spec"], read_load_balancer(obj)
+    if wish.proxy_protocol is not None:
+        addresses = ()  # that of its NetworkLoadBalancer
     versions = [_VERSIONS[family] for family in spec.get("ipFamilies") or FAMILIES[:1]]
     return BalancerView(
         key_of(obj),
@@ -88,8 +93,10 @@ def balancer_view(obj: Object) -> BalancerView | None:
 
 
 class ApplicationBalancerView(NamedTuple):
-    """A proxy outside the cluster, with a port on the edge's bridge."""
+    """A proxy outside the cluster, with a port on the edge's bridge: an application load balancer, or the load balancer
+    of a Service that sends PROXY protocol."""
 
+    kind: str
     name: str
     address: IPv4Address
     mac: str
@@ -109,7 +116,8 @@ def application_balancer_view(obj: Object) -> ApplicationBalancerView | None:
             for each in spec.get("listeners") or ()
         )
         address, internal = IPv4Address(status["address"]), spec.get("scheme") == "internal"
-        return ApplicationBalancerView(name_of(obj), address, status["mac"], int(status["ofport"]), internal, listeners)
+        mac, ofport = status["mac"], int(status["ofport"])
+        return ApplicationBalancerView(obj["kind"], name_of(obj), address, mac, ofport, internal, listeners)
     except (KeyError, TypeError, ValueError) as error:
         raise Malformed(f"{describe(obj)}: spec.listeners or status cannot be used: {error!r}") from None
 

@@ -34,6 +34,7 @@ from kmn.k8s.resources import (
     INGRESSES,
     JOBS,
     NAMESPACES,
+    NETWORKLOADBALANCERS,
     NODES,
     PODS,
     POLICIES,
@@ -50,7 +51,11 @@ _WORKLOADS = (DEPLOYMENTS, STATEFULSETS, DAEMONSETS, JOBS, REPLICASETS, REPLICAT
 _INGRESS = (CLUSTERS, INGRESSCLASSES, INGRESSES)  # what tells which controllers there are, and whom they serve
 _ON_DEMAND = set(INGRESS_CONTROLLERS.values())  # there when an object asks, unless the cluster file says which
 _OBSERVED: dict[str, Resource] = {
-    r.plural: r for r in (NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES, APPLICATIONLOADBALANCERS, *POLICIES, NAMESPACES)
+    r.plural: r
+    for r in (
+        *(NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES, APPLICATIONLOADBALANCERS, NETWORKLOADBALANCERS),
+        *(*POLICIES, NAMESPACES),
+    )
 }
 assert set(OBSERVED_RESOURCES) == set(_OBSERVED)
 

@@ -1,4 +1,5 @@
-"""Application load balancers at the edge: proxies of class ``alb``, outside the cluster, on ports of the edge's bridge.
+"""Load balancers that are proxies at the edge, outside the cluster, on ports of the edge's bridge: those of Ingress
+class ``alb``, and those of Services that send PROXY protocol.
 
 To the edge one is a host that clients may connect to, from certain networks and at the ports of its listeners (what its
 security groups would say), and that may connect to nodes and pods under its own address. It is a connection's end:
@@ -46,7 +47,7 @@ def application_balancer_flows(edge: EdgeView, view: ApplicationBalancerView) ->
 
 def _place(edge: EdgeView, view: ApplicationBalancerView) -> Iterator[Flow]:
     """It sends under its own address, to the cluster; and what is for it gets there."""
-    make = Owner(Feature.LOAD_BALANCER, f"ApplicationLoadBalancer/{view.name}").flow
+    make = Owner(Feature.LOAD_BALANCER, f"{view.kind}/{view.name}").flow
     port = in_port(view.ofport)
     own = match(IP, port, dl_src(view.mac), dl_dst(GATEWAY_MAC), nw_src(view.address))
     yield make(EdgeTable.CLASSIFIER, 100, own, actions(goto(EdgeTable.CONNTRACK)))
@@ -61,7 +62,7 @@ def _place(edge: EdgeView, view: ApplicationBalancerView) -> Iterator[Flow]:
 
 def _way_in(edge: EdgeView, view: ApplicationBalancerView) -> Iterator[Flow]:
     """Who may connect to which port; the others get no answer."""
-    make = Owner(Feature.LOAD_BALANCER, f"ApplicationLoadBalancer/{view.name}").flow
+    make = Owner(Feature.LOAD_BALANCER, f"{view.kind}/{view.name}").flow
     fabric, here = in_port(edge.fabric_ofport), nw_dst(view.address)
     inside = actions(goto(EdgeTable.ROUTING))
     yield make(EdgeTable.STATE, 110, match(IP, fabric, here), actions(goto(EdgeTable.SERVICE)))

@@ -573,6 +573,14 @@ BY_KIND: dict[str, tuple[Column, ...]] = {
         AGE,
         Column("Hostname", _path("spec", "hostname"), wide=True),
     ),
+    "NetworkLoadBalancer": (
+        NAME,
+        Column("Service", _path("spec", "service")),
+        Column("Scheme", _path("spec", "scheme")),
+        Column("Address", _path("status", "address", default=_NONE)),
+        Column("Ports", lambda nlb: _joined(each["port"] for each in (nlb.get("spec") or {}).get("listeners") or ())),
+        AGE,
+    ),
     "DataPlane": (
         NAME,
         Column("Connected", _plane_nodes),

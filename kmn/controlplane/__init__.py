@@ -20,6 +20,7 @@ from kmn.controlplane.ingresscontrollers import IngressControllers
 from kmn.controlplane.istiogateway import IstioGateway
 from kmn.controlplane.loadbalancers import LoadBalancers, balancer_pools
 from kmn.controlplane.namespaces import NamespaceContents
+from kmn.controlplane.networkloadbalancers import NetworkLoadBalancers
 from kmn.controlplane.nodeipam import NodeIpam
 from kmn.controlplane.podgc import PodGarbageCollector
 from kmn.controlplane.podipam import PodIpam
@@ -72,6 +73,7 @@ class ControlPlane:
             Mirroring(client),
             LoadBalancers(client, spec, pools),
             ApplicationLoadBalancers(client, spec, pools["IPv4"]),
+            NetworkLoadBalancers(client, spec),
             IngressControllers(client, spec, serve),
             Gateways(client, serve),
             IstioGateway(client, serve),

@@ -24,7 +24,10 @@ from kmn.k8s.resources import SERVICES, Resource
 
 __all__ = ["LoadBalancers", "balancer_pools"]
 
-_IP_MODE = "VIP"  # packets keep the address until a node translates it; nodes may take a short cut to it
+# Packets keep the address until a node translates it; nodes may take a short cut to it.
+_VIP = "VIP"
+# Connections end at the load balancer, which has more to do than to choose a target: no short cuts (KEP-1860).
+_PROXY = "Proxy"
 
 
 def balancer_pools(spec: ClusterSpec) -> dict[str, SharedPool]:
@@ -72,6 +75,8 @@ class LoadBalancers(Reconciler[Key]):
     def _ensure(self, key: Key, service: Object) -> None:
         families = [each for each in service["spec"].get("ipFamilies") or FAMILIES[:1] if each in self._pools]
         wish = read_load_balancer(service)
+        if wish.proxy_protocol is not None:
+            families = [each for each in families if each == "IPv4"]
         for text in wish.not_emulated:
             self.recorder.once(service, "Warning", "NotEmulated", f"{describe(service)}: annotation {text}")
         for text in (*wish.problems, *_pointless(wish, families)):
@@ -90,7 +95,8 @@ class LoadBalancers(Reconciler[Key]):
             else:
                 self._given.setdefault(key, {})[family] = taken
         given = self._given.get(key, {})
-        ingress = [{"ip": str(given[family]), "ipMode": _IP_MODE} for family in families if family in given]
+        mode = _VIP if wish.proxy_protocol is None else _PROXY
+        ingress = [{"ip": str(given[family]), "ipMode": mode} for family in families if family in given]
         if self._write(service, ingress) and key not in self._waiting:
             self.recorder.event(service, "Normal", "EnsuredLoadBalancer", "Ensured load balancer")
 

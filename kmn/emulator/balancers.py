@@ -1,5 +1,6 @@
-"""The places of application load balancers: a namespace with a port on the edge's bridge for each, while its object is
-there. What runs in it is ``kmn.ingress``; where it is was decided by ``kmn.controlplane.applicationloadbalancers``.
+"""The places of load balancers that are proxies: a namespace with a port on the edge's bridge for each, while its
+object is there. What runs in it is ``kmn.ingress``; where it is was decided by ``kmn.controlplane``
+(``applicationloadbalancers``, ``networkloadbalancers``).
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from kmn.emulator.underlay import UnderlayError
 from kmn.k8s.client import WatchEvent
 from kmn.k8s.events import Recorder
 from kmn.k8s.objects import Object, describe, name_of, uid_of
-from kmn.k8s.resources import APPLICATIONLOADBALANCERS
+from kmn.k8s.resources import APPLICATIONLOADBALANCERS, NETWORKLOADBALANCERS
 
 __all__ = ["BalancerPlaces", "place_of"]
 
 log = logging.getLogger(__name__)
 
+_KINDS = {APPLICATIONLOADBALANCERS.kind: "alb", NETWORKLOADBALANCERS.kind: "nlb"}  # of ports
 _RETRY = 1.0  # seconds
 
 
@@ -39,7 +41,8 @@ def place_of(balancer: Object) -> EdgePort | None:
     status = balancer.get("status") or {}
     try:
         addresses = (IPv4Interface(status["address"]),)
-        return EdgePort("alb", name_of(balancer), status["netns"], addresses, status["mac"], int(status["ofport"]))
+        kind, name = _KINDS[balancer["kind"]], name_of(balancer)
+        return EdgePort(kind, name, status["netns"], addresses, status["mac"], int(status["ofport"]))
     except (KeyError, ValueError):
         return None
 
@@ -56,16 +59,18 @@ class BalancerPlaces:
         self._made: dict[str, EdgePort] = {}  # likewise
         self._dirty = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._unsubscribe: Callable[[], None] = lambda: None
+        self._unsubscribe: list[Callable[[], None]] = []
 
     def start(self) -> None:
         """Begin; the edge must be there."""
-        self._unsubscribe = self._client.subscribe(APPLICATIONLOADBALANCERS, self._on_balancer)
-        self._task = asyncio.create_task(self._run(), name="application load balancers")
+        both = (APPLICATIONLOADBALANCERS, NETWORKLOADBALANCERS)
+        self._unsubscribe = [self._client.subscribe(resource, self._on_balancer) for resource in both]
+        self._task = asyncio.create_task(self._run(), name="load balancers")
 
     async def stop(self) -> None:
         """Stop watching; what is made stays (``purge`` removes it)."""
-        self._unsubscribe()
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -95,7 +100,7 @@ class BalancerPlaces:
             if wanted.get(uid) != place:
                 await loop.run_in_executor(self._executor, self._edge.unplug, place)
                 del self._made[uid]
-                log.info("application load balancer %s: removed", place.name)
+                log.info("load balancer %s: removed", place.name)
         for uid, place in wanted.items():
             if uid in self._made:
                 continue
@@ -107,5 +112,5 @@ class BalancerPlaces:
                     self._recorder.once(balancer, "Warning", "NotBuilt", f"{describe(balancer)}: {error}")
                 continue
             self._made[uid] = place
-            log.info("application load balancer %s: %s on port %d", place.name, place.addresses[0].ip, place.ofport)
+            log.info("load balancer %s: %s on port %d", place.name, place.addresses[0].ip, place.ofport)
         return complete

@@ -59,9 +59,9 @@ class PodPort:
 
 @dataclass(frozen=True, slots=True)
 class EdgePort:
-    """Something with an address and a port on the edge's bridge: a host outside, an application load balancer."""
+    """Something with an address and a port on the edge's bridge: a host outside, a load balancer that is a proxy."""
 
-    kind: str  # host | alb
+    kind: str  # host | alb | nlb
     name: str
     netns: str
     addresses: tuple[IPv4Interface | IPv6Interface, ...]  # one of each family

@@ -1,7 +1,7 @@
 """``python -m kmn.ingress --kubeconfig PATH --run DIR``: all ingress controllers of a cluster.
 
 Follows the API, computes what each controller does, and keeps an Envoy with it in each of their pods, and in the place
-of each application load balancer.
+of each load balancer that is a proxy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kmn.ingress.status import Report, Writer, report_of
 from kmn.k8s.errors import ApiError
 from kmn.k8s.feed import Feed
 from kmn.k8s.objects import Key, Object, annotation, uid_of
-from kmn.k8s.resources import APPLICATIONLOADBALANCERS, ENDPOINTSLICES, PODS, Resource
+from kmn.k8s.resources import APPLICATIONLOADBALANCERS, ENDPOINTSLICES, NETWORKLOADBALANCERS, PODS, Resource
 from kmn.k8s.rest import RestClient
 from kmn.programs.placement import Place, Placement
 from kmn.programs.serving import serve
@@ -76,7 +76,7 @@ class Controllers:
             self._changed.set()
         if resource is PODS:
             self._pods.update(key, obj)
-        elif resource is APPLICATIONLOADBALANCERS:
+        elif resource in (APPLICATIONLOADBALANCERS, NETWORKLOADBALANCERS):
             self._balancers.update(key, obj)
         elif resource is ENDPOINTSLICES:
             self._counting.name(key, obj)
@@ -166,7 +166,7 @@ def _place_of_balancer(obj: Object) -> Place | None:
     status = obj.get("status") or {}
     if not status.get("netns"):
         return None
-    return Place(uid_of(obj), status["netns"], (status["address"],), balancer(obj["spec"]["group"]))
+    return Place(uid_of(obj), status["netns"], (status["address"],), balancer(obj))
 
 
 async def _serve(client: RestClient, folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from kmn.ingress.model import Backend, Protocol, Upstream
 from kmn.k8s.objects import Key, Object
 
-__all__ = ["DNS_SERVICE", "Endpoints", "cluster_address_of", "endpoints_of", "node_ports_of"]
+__all__ = ["DNS_SERVICE", "Endpoints", "cluster_address_of", "endpoints_of", "node_ports_of", "nodes_of"]
 
 DNS_SERVICE = Key("kube-system", "kube-dns")
 
@@ -83,6 +83,11 @@ def node_ports_of(backend: Backend, service: Object | None, nodes: Iterable[str]
     if not entry.get("nodePort"):
         return Endpoints((), f"{name} has no node port for its port {backend.port}")
     return Endpoints(tuple((address, entry["nodePort"]) for address in sorted(nodes)), protocol=_protocol(entry))
+
+
+def nodes_of(slices: Iterable[Object]) -> set[str]:
+    """The names of the nodes that have ready endpoints."""
+    return {end.get("nodeName", "") for each in slices for end in each.get("endpoints") or () if _is_ready(end)}
 
 
 def cluster_address_of(backend: Backend, service: Object | None) -> Endpoints:

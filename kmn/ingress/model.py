@@ -113,6 +113,7 @@ class Reach(Enum):
 
     PODS = "pods"  # its ready endpoints
     NODES = "nodes"  # its node port, of all nodes that traffic may come to
+    LOCAL_NODES = "local-nodes"  # likewise, of those that have ready endpoints
 
 
 class HealthCheck(NamedTuple):
@@ -146,6 +147,7 @@ class Upstream(NamedTuple):
     spare: Backend | None = None  # has the requests while the backend has no ready endpoints
     reach: Reach = Reach.PODS
     health: HealthCheck | None = None  # None: what Kubernetes says of endpoints is believed
+    proxy_protocol: int | None = None  # connections begin with the client's address in PROXY protocol of this version
 
     def __str__(self) -> str:
         return " ".join([str(self.backend), *self._changed()])

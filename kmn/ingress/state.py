@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from kmn.ingress.backends import DNS_SERVICE, Endpoints, cluster_address_of, endpoints_of, node_ports_of
+from kmn.ingress.backends import DNS_SERVICE, Endpoints, cluster_address_of, endpoints_of, node_ports_of, nodes_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
 from kmn.ingress.classes import controller_of
 from kmn.ingress.dialects import dialect_of
@@ -23,7 +23,8 @@ from kmn.ingress.istio.manifests import PROGRAM_NAME
 from kmn.ingress.istio.reading import ISTIO_GATEWAY_KIND, IstioWorld, read_istio
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
 from kmn.ingress.model import Backend, Owner, Problem, Reach, Routing, Upstream
-from kmn.k8s.dataplane import ALB_CONTROLLER, PROGRAM
+from kmn.ingress.streams import streams_of
+from kmn.k8s.dataplane import ALB_CONTROLLER, NLB_CONTROLLER, PROGRAM
 from kmn.k8s.families import internal_ips, pod_ips
 from kmn.k8s.loadbalancers import takes_traffic
 from kmn.k8s.objects import Key, Object, annotation, condition, key_of, labels, namespace_of
@@ -41,6 +42,7 @@ from kmn.k8s.resources import (
     ISTIO_VIRTUALSERVICES,
     MIDDLEWARES,
     NAMESPACES,
+    NETWORKLOADBALANCERS,
     NODES,
     PODS,
     REFERENCEGRANTS,
@@ -67,21 +69,25 @@ RESOURCES = (
     PODS,
     NODES,
     APPLICATIONLOADBALANCERS,
+    NETWORKLOADBALANCERS,
     INGRESSCLASSPARAMS,
     MIDDLEWARES,
 )
-_KINDS = {resource.kind: resource for resource in (*_ISTIO, *_ROUTING, CONFIGMAPS)} | {
+_KINDS = {resource.kind: resource for resource in (*_ISTIO, *_ROUTING, CONFIGMAPS, SERVICES)} | {
     ISTIO_GATEWAY_KIND: ISTIO_GATEWAYS
 }
 _MOSTLY_UNUSED = (SECRETS, CONFIGMAPS, MIDDLEWARES)  # one that no view has asked for changes none
 
 
-_BALANCER = f"{ALB_CONTROLLER} "  # what names of application load balancers begin with, among those of controllers
+# What names of load balancers begin with, among those of controllers.
+_BALANCER = f"{ALB_CONTROLLER} "  # of groups of Ingresses
+_NETWORK_BALANCER = f"{NLB_CONTROLLER} "  # of Services
 
 
-def balancer(group: str) -> str:
-    """How the load balancer of a group of Ingresses is called among controllers."""
-    return f"{_BALANCER}{group}"
+def balancer(obj: Object) -> str:
+    """How an application load balancer is called among controllers, by its group, or one of a Service, by that."""
+    spec = obj["spec"]
+    return f"{_BALANCER}{spec['group']}" if "group" in spec else f"{_NETWORK_BALANCER}{spec['service']}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,18 +169,20 @@ class State:
         return {program_of(key): (each, name) for key, each, name in found if name is not None}
 
     def balancers(self) -> dict[str, Object]:
-        """Application load balancers that have a place, by what :meth:`view` calls them."""
-        found = self._objects[APPLICATIONLOADBALANCERS].values()
-        return {balancer(each["spec"]["group"]): each for each in found if (each.get("status") or {}).get("netns")}
+        """Load balancers that have a place, by what :meth:`view` calls them."""
+        found = [*self._objects[APPLICATIONLOADBALANCERS].values(), *self._objects[NETWORKLOADBALANCERS].values()]
+        return {balancer(each): each for each in found if (each.get("status") or {}).get("netns")}
 
     def views(self) -> dict[str, View]:
         """Of all that have proxies."""
         return {name: self.view(name) for name in (*self.controllers(), *self.balancers())}
 
     def view(self, controller: str) -> View:
-        """What a controller does with what there is, or an application load balancer."""
+        """What a controller does with what there is, or a load balancer."""
         if controller.startswith(_BALANCER):
             return self._view_of_balancer(controller)
+        if controller.startswith(_NETWORK_BALANCER):
+            return self._view_of_network_balancer(controller)
         if controller in (gateways := self._our_gateways()):
             return self._gateway_view(controller, *gateways[controller])
         if controller == PROGRAM_NAME:
@@ -196,6 +204,13 @@ class State:
         taken = {key_of(each): each for each in found.members} if found is not None else {}
         config, problems = self._config(routing)
         return View(taken, config, problems, (there["spec"]["hostname"],) if there is not None else ())
+
+    def _view_of_network_balancer(self, name: str) -> View:
+        """Nothing without its Service."""
+        namespace, _, service = name.removeprefix(_NETWORK_BALANCER).partition("/")
+        found = self._objects[SERVICES].get(Key(namespace, service))
+        config, problems = self._config(streams_of(found) if found is not None else Routing((), {}))
+        return View({}, config, problems, ())
 
     def groups(self) -> tuple[dict[str, Group], tuple[Problem, ...]]:
         """The Ingresses of class ``alb`` by group, and what is wrong with those that are in none."""
@@ -248,6 +263,10 @@ class State:
         service = self._objects[SERVICES].get(key)
         if upstream.reach is Reach.NODES:
             return node_ports_of(backend, service, self._nodes.values())
+        if upstream.reach is Reach.LOCAL_NODES:
+            having = nodes_of(self._slices[key].values())
+            nodes = (address for node, address in self._nodes.items() if node.name in having)
+            return node_ports_of(backend, service, nodes)
         if upstream.cluster_address:
             return cluster_address_of(backend, service)
         return endpoints_of(backend, service, self._slices[key].values(), self._labelled(upstream))

@@ -15,6 +15,7 @@ __all__ = [
     "DATAPLANE_NAME",
     "EGRESS_ADDRESS",
     "FIRST_BALANCER_OFPORT",
+    "FIRST_NETWORK_BALANCER_OFPORT",
     "FIRST_POD_OFPORT",
     "GATEWAY",
     "GATEWAY_CONTROLLERS",
@@ -25,6 +26,7 @@ __all__ = [
     "INGRESS_CONTROLLERS",
     "IPVS_SCHEDULERS",
     "LAST_BALANCER_OFPORT",
+    "LAST_NETWORK_BALANCER_OFPORT",
     "MAC",
     "NETNS",
     "OBSERVED_RESOURCES",
@@ -75,6 +77,7 @@ IPVS_SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sh")
 
 # Ingress controllers as their users know them: the name of their class, and its spec.controller.
 ALB_CONTROLLER = "ingress.k8s.aws/alb"
+NLB_CONTROLLER = "service.k8s.aws/nlb"  # not of Ingresses: what load balancers of Services are called by
 TRAEFIK_CONTROLLER = "traefik.io/ingress-controller"
 INGRESS_CONTROLLERS = {"nginx": "k8s.io/ingress-nginx", "alb": ALB_CONTROLLER, "traefik": TRAEFIK_CONTROLLER}
 
@@ -99,8 +102,9 @@ CT_ZONES = (1, 2)
 UPLINK_OFPORT = 1
 HOST_OFPORT = 2
 FIRST_POD_OFPORT = 10
-# Of the edge's: outside hosts have those of pods, application load balancers these.
-FIRST_BALANCER_OFPORT, LAST_BALANCER_OFPORT = 10_000, 60_000
+# Of the edge's: outside hosts have those of pods, load balancers that are proxies these.
+FIRST_BALANCER_OFPORT, LAST_BALANCER_OFPORT = 10_000, 34_999  # of Ingresses
+FIRST_NETWORK_BALANCER_OFPORT, LAST_NETWORK_BALANCER_OFPORT = 35_000, 60_000  # of Services
 
 # Every pod sees its gateway at this address, on every node: frames are routed, never switched.
 GATEWAY_MAC = "0a:58:a9:fe:01:01"
@@ -128,6 +132,7 @@ OBSERVED_RESOURCES = (
     "endpointslices",
     "edges",
     "applicationloadbalancers",
+    "networkloadbalancers",
     "namespaces",
     "networkpolicies",
     "adminnetworkpolicies",

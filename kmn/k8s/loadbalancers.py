@@ -47,6 +47,8 @@ _AZURE = "service.beta.kubernetes.io/azure-"
 _GKE = "networking.gke.io/"
 _GCP = "cloud.google.com/"
 _CLOUDS = (_AWS, _AZURE, _GKE, _GCP)
+_WITH_PROXY = _AWS + "proxy-protocol"
+_NETWORK = {_AWS + "type", _AWS + "nlb-target-type", _AWS + "target-group-attributes"}  # any of them: it is an NLB
 _SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 
 # Clouds' annotations of Services that say nothing about the way of packets: they may be there without being told of.
@@ -73,6 +75,7 @@ class LoadBalancer:
     internal: bool = False  # nobody outside the cluster's networks reaches it
     preserve_client: bool = True  # else pods see the edge's address
     direct_return: bool = False  # nodes answer clients under the load balancer's address themselves
+    proxy_protocol: Literal[1, 2] | None = None  # it is a proxy that begins connections to targets with this version
     source_ranges: tuple[Network, ...] | None = None  # None: everybody may come
     wanted: tuple[Address, ...] = ()  # addresses asked for, the first free one of each family is given
     problems: list[str] = field(default_factory=list)  # values that cannot be used, in words
@@ -113,6 +116,8 @@ def read_load_balancer(service: Object) -> LoadBalancer:
         wish.target = "ip"  # there is nothing else to send to
     if wish.direct_return:
         _check_direct_return(wish)
+    if wish.proxy_protocol is not None:
+        _check_proxy_protocol(wish, service)
     return wish
 
 
@@ -130,6 +135,28 @@ def _check_direct_return(wish: LoadBalancer) -> None:
             "direct server return answers the client itself, so its address is kept: preserve_client_ip.enabled=false "
             "has no effect"
         )
+
+
+def _check_proxy_protocol(wish: LoadBalancer, service: Object) -> None:
+    """What does not go together with it; and its version, which follows from the kind of load balancer."""
+    spec, notes = service["spec"], objects.annotations(service)
+    if not _NETWORK.intersection(notes):
+        wish.proxy_protocol = 1  # a Classic Load Balancer, which is what AWS makes by default
+    if wish.direct_return:
+        wish.direct_return = False
+        wish.problems.append(
+            "direct server return has no effect: the load balancer sends PROXY protocol, so it is a proxy"
+        )
+    for port in spec.get("ports") or ():
+        protocol = port.get("protocol") or "TCP"
+        if protocol != "TCP":
+            wish.not_emulated.append(
+                f"{_WITH_PROXY}: port {port['port']}/{protocol} gets no answer: it is for TCP only"
+            )
+    if "IPv6" in (spec.get("ipFamilies") or ()):
+        wish.not_emulated.append(f"{_WITH_PROXY}: the load balancer has an IPv4 address only")
+    if spec.get("sessionAffinity") == "ClientIP":
+        wish.not_emulated.append(f"{_WITH_PROXY}: the load balancer has no sessionAffinity, and is the client of nodes")
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -223,10 +250,20 @@ def _target_group(wish: LoadBalancer, name: str, value: str) -> None:
         key, _, text = part.partition("=")
         if key == "preserve_client_ip.enabled":
             wish.preserve_client = text.lower() != "false"
+        elif key == "proxy_protocol_v2.enabled":
+            wish.proxy_protocol = 2 if text.lower() == "true" else wish.proxy_protocol
         elif key == "load_balancing.cross_zone.enabled":
             _cross_zone(wish, f"{name} ({key})", text)
         else:
             wish.not_emulated.append(f"{name} ({key}): not emulated")
+
+
+def _proxy_protocol(wish: LoadBalancer, name: str, value: str) -> None:
+    """For all ports: there is nothing else to say."""
+    if value == "*":
+        wish.proxy_protocol = 2
+    else:
+        wish.problems.append(f"{name}: {value!r} should be *")
 
 
 def _attributes(wish: LoadBalancer, name: str, value: str) -> None:
@@ -254,6 +291,7 @@ _READERS: dict[str, Callable[[LoadBalancer, str, str], None]] = {
     _AWS + "private-ipv4-addresses": _wanted,
     _AWS + "ipv6-addresses": _wanted,
     _AWS + "cross-zone-load-balancing-enabled": _cross_zone,
+    _WITH_PROXY: _proxy_protocol,
     _AWS + "target-group-attributes": _target_group,
     _AWS + "attributes": _attributes,
     _AZURE + "load-balancer-internal": _internal,

@@ -46,6 +46,7 @@ __all__ = [
     "LISTENERSETS",
     "MIDDLEWARES",
     "NAMESPACES",
+    "NETWORKLOADBALANCERS",
     "NETWORKPOLICIES",
     "NODES",
     "PODS",
@@ -217,13 +218,18 @@ ISTIO_DESTINATIONRULES = _in(_ISTIO_V1, "destinationrules", "DestinationRule", "
 # kmn's own. A Cluster is the resolved cluster file; an Edge is the way to the emulated internet; a DataPlane is what
 # the controller reports: how far the flows of every bridge have come. An ApplicationLoadBalancer is what Ingresses of
 # class alb ask for: a proxy outside the cluster. Its spec: {group, scheme, hostname, listeners: [{port, protocol,
-# sources}]}; its status, once it has a place at the edge: {address, mac, ofport, netns}.
+# sources}]}; its status, once it has a place at the edge: {address, mac, ofport, netns}. A NetworkLoadBalancer is
+# likewise what a Service asks for whose load balancer sends PROXY protocol; its spec: {service: NS/NAME, scheme,
+# listeners}.
 CLUSTERS = _in("kmn.io/v1", "clusters", "Cluster", effect=True, **_CLUSTER)
 EDGES = _in("kmn.io/v1", "edges", "Edge", effect=True, **_CLUSTER)
 APPLICATIONLOADBALANCERS = _in(
     "kmn.io/v1", "applicationloadbalancers", "ApplicationLoadBalancer", "alb", "albs", status=True, effect=True,
     **_CLUSTER,
 )  # fmt: skip
+NETWORKLOADBALANCERS = _in(
+    "kmn.io/v1", "networkloadbalancers", "NetworkLoadBalancer", "nlb", "nlbs", status=True, effect=True, **_CLUSTER
+)
 DATAPLANES = _in("kmn.io/v1", "dataplanes", "DataPlane", "dp", status=True, effect=True, **_CLUSTER)
 
 ALL: tuple[Resource, ...] = (
@@ -299,6 +305,7 @@ ALL: tuple[Resource, ...] = (
     CLUSTERS,
     EDGES,
     APPLICATIONLOADBALANCERS,
+    NETWORKLOADBALANCERS,
     DATAPLANES,
 )  # fmt: skip
 

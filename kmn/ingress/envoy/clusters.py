@@ -35,6 +35,7 @@ def cluster(upstream: Upstream, endpoints: Endpoints) -> Resource:
         "circuit_breakers": {"thresholds": [thresholds]},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": ends}]},
         **_protocol(endpoints.spoken(upstream)),
+        **(_proxied(upstream.proxy_protocol) if upstream.proxy_protocol is not None else {}),
         **(_checked(upstream.health, endpoints.spoken(upstream)) if upstream.health is not None else {}),
     }
 
@@ -71,6 +72,19 @@ def _checked(health: HealthCheck, protocol: Protocol) -> Resource:
         **({"tcp_health_check": {}} if health.grpc else {"http_health_check": question}),
     }
     return {"health_checks": [check], "common_lb_config": {"healthy_panic_threshold": {"value": _ALL_ILL}}}
+
+
+def _proxied(version: int) -> Resource:
+    """Of connections that are passed on as they are. Those of health checks are of no client (version 2: LOCAL)."""
+    plain = typed("envoy.transport_sockets.raw_buffer", "extensions.transport_sockets.raw_buffer.v3.RawBuffer")
+    message = "extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"
+    socket = typed(
+        "envoy.transport_sockets.upstream_proxy_protocol",
+        message,
+        config={"version": f"V{version}"},
+        transport_socket=plain,
+    )
+    return {"transport_socket": socket}
 
 
 def _protocol(protocol: Protocol) -> Resource:
