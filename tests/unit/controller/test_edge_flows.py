@@ -290,6 +290,36 @@ def test_an_internal_application_load_balancer_is_for_the_cluster_whose_addresse
     assert kept.startswith("table=84, priority=150,ip,in_port=1,nw_dst=192.0.2.1 actions=ct(commit,zone=1")
 
 
+def test_a_load_balancer_that_sends_proxy_protocol_is_a_proxy_and_no_groups() -> None:
+    edge = make.edge()
+    edge["spec"]["nodeCIDR"] = "172.18.0.0/16"
+    service = balancer({"service.beta.kubernetes.io/aws-load-balancer-proxy-protocol": "*"})
+    network = {**proxy(), "kind": "NetworkLoadBalancer"}
+    nodes, slices = [make.node()], [SLICE]
+    cluster = given(
+        edges=[edge], nodes=nodes, services=[service], endpointslices=slices, networkloadbalancers=[network]
+    )
+    assert [line for line in flows(cluster, Feature.LOAD_BALANCER) if line in PLACE] == PLACE
+    assert flows(cluster, Feature.LOAD_BALANCER, EdgeTable.SERVICE) == [
+        "table=28, priority=100,tcp,nw_dst=172.18.0.0/16,tp_dst=30080 actions=goto_table:52",
+        "table=28, priority=100,udp,nw_dst=172.18.0.0/16,tp_dst=30053 actions=goto_table:52",
+        "table=28, priority=190,ip,nw_dst=192.0.2.1 actions=drop",
+        "table=28, priority=200,tcp,nw_dst=192.0.2.1,tp_dst=80 actions=goto_table:52",
+        "table=28, priority=210,tcp,in_port=1,nw_dst=192.0.2.1,tp_dst=80 actions=goto_table:52",
+    ]
+    [scope] = cluster.scopes("edge")
+    owners = {
+        name
+        for flow in scope.flows.values()
+        if flow.cookie >> 56 == Feature.LOAD_BALANCER
+        for name in cluster.owner_of(flow.cookie)[1]
+    }
+    assert owners == {"Service/default/web", "NetworkLoadBalancer/k8s-web"}
+    cluster.apply("networkloadbalancers", "DELETED", network)
+    cluster.compute()
+    assert len(flows(cluster, Feature.LOAD_BALANCER)) == 2  # node ports
+
+
 def test_an_application_load_balancer_that_makes_no_sense_is_told_of() -> None:
     wrong = proxy("internal", "somewhere")
     cluster = given(applicationloadbalancers=[wrong])

@@ -17,6 +17,8 @@ from .world import World, in_loop, running
 
 AWS = "service.beta.kubernetes.io/aws-load-balancer-"
 K8S = "service.beta.kubernetes.io/"
+PROXY = {AWS + "proxy-protocol": "*"}
+DIRECT = {"kmn.io/lb-forwarding": "dsr"}
 PRIVATE = IPv4Network("10.0.0.0/8")
 DUAL = ClusterSpec("hn-lb", (), ipv6=Ipv6Spec())
 TINY = ClusterSpec("hn-lb", (), load_balancer_cidr=IPv4Network("192.0.2.0/30"))
@@ -155,10 +157,10 @@ async def test_a_foreign_class_is_left_alone() -> None:
 async def test_what_is_not_emulated_is_named() -> None:
     async with running() as world:
         world.client.create(
-            service("a", {AWS + "proxy-protocol": "*", AWS + "scheme": "internal", AWS + "type": "nlb"})
+            service("a", {AWS + "eip-allocations": "x", AWS + "scheme": "internal", AWS + "type": "nlb"})
         )
         assert await world.until(lambda: world.events("NotEmulated")) == [
-            f"Service default/a: annotation {AWS}proxy-protocol: not emulated"
+            f"Service default/a: annotation {AWS}eip-allocations: not emulated"
         ]
 
 
@@ -198,6 +200,14 @@ async def test_what_is_not_emulated_is_named() -> None:
         ({"service.cilium.io/forwarding-mode": "dsr"}, "direct_return", True),
         ({"service.cilium.io/forwarding-mode": "snat"}, "preserve_client", False),
         ({"kmn.io/lb-forwarding": "l2"}, "problems", ["kmn.io/lb-forwarding: 'l2' should be nat or dsr"]),
+        ({}, "proxy_protocol", None),
+        (PROXY, "proxy_protocol", 1),  # a Classic Load Balancer's
+        (PROXY | {AWS + "type": "external"}, "proxy_protocol", 2),
+        (PROXY | {AWS + "nlb-target-type": "ip"}, "proxy_protocol", 2),
+        ({AWS + "target-group-attributes": "proxy_protocol_v2.enabled=true"}, "proxy_protocol", 2),
+        ({AWS + "target-group-attributes": "proxy_protocol_v2.enabled=false"}, "proxy_protocol", None),
+        ({AWS + "proxy-protocol": "80"}, "problems", [AWS + "proxy-protocol: '80' should be *"]),
+        (PROXY | DIRECT, "direct_return", False),
         ({"kmn.io/lb-target": "node"}, "problems", ["kmn.io/lb-target: 'node' should be ip or instance"]),
     ],
 )  # fmt: skip
@@ -208,9 +218,6 @@ def test_annotations(annotations: dict[str, str], field: str, value: object) -> 
 
 def test_without_node_ports_packets_go_to_pods() -> None:
     assert read_load_balancer(service("a", allocateLoadBalancerNodePorts=False)).target == "ip"
-
-
-DIRECT = {"kmn.io/lb-forwarding": "dsr"}
 
 
 def test_direct_return_is_of_nodes_and_keeps_the_client() -> None:
