@@ -277,7 +277,10 @@ def ingress_explain(
         list[str] | None, typer.Option("--header", "-H", help="'NAME: VALUE', also Host. Repeatable.")
     ] = None,
     from_: Annotated[str | None, typer.Option("--from", metavar="ADDRESS", help="The client's.")] = None,
-    class_: Annotated[str | None, typer.Option("--class", help="Ask the controller of this IngressClass.")] = None,
+    class_: Annotated[
+        str | None,
+        typer.Option("--class", help="Ask the controller of this IngressClass, or Gateways of this GatewayClass."),
+    ] = None,
     controller: Annotated[str | None, typer.Option(help="Ask this one (spec.controller of its classes).")] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="text, json or yaml.")] = "text",
     name: NameOption = None,

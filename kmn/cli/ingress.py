@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
@@ -14,12 +14,13 @@ from kmn.cluster import Cluster
 from kmn.errors import UserError
 from kmn.ingress.certificates import self_signed
 from kmn.ingress.explain import Asked, Explanation, Target, explain
+from kmn.ingress.gateway.manifests import program_of
 from kmn.ingress.match import Request, shown_path
 from kmn.ingress.state import RESOURCES, State, View
 from kmn.k8s.client import Client
-from kmn.k8s.dataplane import ALB_CONTROLLER
-from kmn.k8s.objects import key_of
-from kmn.k8s.resources import INGRESSCLASSES
+from kmn.k8s.dataplane import ALB_CONTROLLER, NLB_CONTROLLER
+from kmn.k8s.objects import key_of, name_of
+from kmn.k8s.resources import GATEWAYCLASSES, GATEWAYS, INGRESSCLASSES
 from kmn.policy.places import Places
 
 __all__ = ["Query", "asked_of", "show", "state_of", "views_of"]
@@ -61,7 +62,7 @@ def _show(query: Query, cluster: str | None) -> int:
         client = running.client
         state, places = state_of(client), _places(client)
         views = views_of(state)
-        controllers = _controllers(query, client, sorted(views))
+        controllers = _at(asked, _controllers(query, client, sorted(views)), state.addresses)
     found = [
         explain(
             asked,
@@ -139,11 +140,15 @@ def _controllers(query: Query, client: Client, known: list[str]) -> list[str]:
     """Those that are asked. Raises UserError when there is none of the name."""
     wanted = query.controller
     if query.ingress_class is not None:
-        classes = {obj["metadata"]["name"]: obj["spec"].get("controller") for obj in client.list(INGRESSCLASSES).items}
+        classes = {name_of(obj): obj["spec"].get("controller") for obj in client.list(INGRESSCLASSES).items}
+        of_gateways = {name_of(obj) for obj in client.list(GATEWAYCLASSES).items}
+        if query.ingress_class in of_gateways - classes.keys():
+            return _gateways(query.ingress_class, client, known)
         if query.ingress_class not in classes:
-            raise UserError(f"no IngressClass {query.ingress_class}", f"there are: {', '.join(classes) or 'none'}")
+            there = ", ".join([*classes, *sorted(of_gateways - classes.keys())]) or "none"
+            raise UserError(f"no IngressClass or GatewayClass {query.ingress_class}", f"there are: {there}")
         wanted = classes[query.ingress_class]
-    if wanted == ALB_CONTROLLER:  # of which each load balancer is one
+    if wanted in (ALB_CONTROLLER, NLB_CONTROLLER):  # of which each load balancer is one
         return [each for each in known if each.startswith(f"{wanted} ")] or _none(known)
     if wanted is not None and wanted not in known:
         raise UserError(f"controller {wanted} has no pod", f"those that have: {', '.join(known) or 'none'}")
@@ -152,8 +157,22 @@ def _controllers(query: Query, client: Client, known: list[str]) -> list[str]:
     return [wanted] if wanted is not None else known
 
 
+def _gateways(of_class: str, client: Client, known: list[str]) -> list[str]:
+    """Those of a class."""
+    gateways = (obj for obj in client.list(GATEWAYS).items if obj["spec"].get("gatewayClassName") == of_class)
+    found = [name for name in map(program_of, map(key_of, gateways)) if name in known]
+    if not found:
+        raise UserError(f"no Gateway of class {of_class} is there", f"what is: {', '.join(known) or 'nothing'}")
+    return found
+
+
 def _none(known: list[str]) -> list[str]:
-    raise UserError("no application load balancer is there", f"what is: {', '.join(known) or 'nothing'}")
+    raise UserError("no such load balancer is there", f"what is: {', '.join(known) or 'nothing'}")
+
+
+def _at(asked: Asked, controllers: list[str], addresses: Callable[[str], Collection[str]]) -> list[str]:
+    """Those that have the address, or name of a load balancer, that the URL names; all, if none has."""
+    return [each for each in controllers if asked.server_name in addresses(each)] or controllers
 
 
 def _name(places: Places, address: str) -> str:

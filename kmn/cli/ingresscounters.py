@@ -86,10 +86,12 @@ def rows(names: Iterable[tuple[str, str]], counts: Mapping[Place, Count]) -> lis
 
 
 def _names(state: State) -> Iterator[tuple[str, str]]:
-    """Each rule once, though several hosts may have it, together with others of its object."""
+    """Each rule once, though several hosts may have it, together with others of its object; streams among them."""
     for controller, view in sorted(views_of(state).items(), key=lambda each: each[0]):
-        rules = sorted(view.config.routing.rules(), key=lambda rule: rule.owner)
-        yield from dict.fromkeys((controller, rule.name) for rule in rules)
+        routing = view.config.routing
+        named = [(rule.owner, rule.name) for rule in routing.rules()]
+        named += [(stream.owner, stream.name) for stream in routing.streams()]
+        yield from dict.fromkeys((controller, name) for _, name in sorted(named, key=lambda each: each[0]))
 
 
 def _counts(paths: Paths) -> dict[Place, Count]:

@@ -19,13 +19,14 @@ from kmn.ingress.proxy import access_logs, folder_of
 from kmn.k8s import reflector
 from kmn.k8s.feed import Feed
 from kmn.k8s.objects import Key, Object, uid_of
-from kmn.k8s.resources import APPLICATIONLOADBALANCERS, PODS, Resource
+from kmn.k8s.resources import APPLICATIONLOADBALANCERS, NETWORKLOADBALANCERS, PODS, Resource
 from kmn.k8s.rest import RestClient
 from kmn.naming import Paths
 from kmn.policy.places import Places
 
 __all__ = ["Filter", "Query", "follow"]
 
+_BALANCERS = (APPLICATIONLOADBALANCERS, NETWORKLOADBALANCERS)
 _FORMS = ("text", "json")
 _PAUSE = 0.1  # seconds between looks at the files
 
@@ -103,7 +104,7 @@ async def _follow(client: RestClient, paths: Paths, ends: int, query: Query) -> 
     ended = asyncio.Event()
     loop.add_reader(ends, ended.set)
     logs = _Logs(paths, query)
-    feed = Feed(client, (*Places.resources, APPLICATIONLOADBALANCERS), logs.put)
+    feed = Feed(client, (*Places.resources, *_BALANCERS), logs.put)
     feed.start()
     try:
         synced = asyncio.create_task(feed.synced.wait())
@@ -127,15 +128,15 @@ class _Logs:
         self._run = paths.root
         self._query = query
         self._places = Places()
-        # Pods and application load balancers, by the folder that their proxy has, if one runs there.
+        # Pods and load balancers, by the folder that their proxy has, if one runs there.
         self._proxies: dict[str, str] = {}
         self._readers: dict[str, LogReader] = {}  # by folder
 
     def put(self, resource: Resource, key: Key, obj: Object | None) -> None:
         """An object came, changed or (None) went."""
-        if resource is not APPLICATIONLOADBALANCERS:
+        if resource not in _BALANCERS:
             self._places.put(resource, key, obj)
-        if resource in (PODS, APPLICATIONLOADBALANCERS) and obj is not None:
+        if resource in (PODS, *_BALANCERS) and obj is not None:
             self._proxies[folder_of(self._run, uid_of(obj)).name] = str(key)
 
     def begin(self) -> None:

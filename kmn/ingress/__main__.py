@@ -29,7 +29,7 @@ from kmn.ingress.status import Report, Writer, report_of
 from kmn.k8s.errors import ApiError
 from kmn.k8s.feed import Feed
 from kmn.k8s.objects import Key, Object, annotation, uid_of
-from kmn.k8s.resources import APPLICATIONLOADBALANCERS, ENDPOINTSLICES, NETWORKLOADBALANCERS, PODS, Resource
+from kmn.k8s.resources import APPLICATIONLOADBALANCERS, ENDPOINTSLICES, NETWORKLOADBALANCERS, NODES, PODS, Resource
 from kmn.k8s.rest import RestClient
 from kmn.programs.placement import Place, Placement
 from kmn.programs.serving import serve
@@ -79,7 +79,9 @@ class Controllers:
         elif resource in (APPLICATIONLOADBALANCERS, NETWORKLOADBALANCERS):
             self._balancers.update(key, obj)
         elif resource is ENDPOINTSLICES:
-            self._counting.name(key, obj)
+            self._counting.name_pods(key, obj)
+        elif resource is NODES:
+            self._counting.name_node(key, obj)
 
     async def run(self) -> None:
         """Work until cancelled; then no proxy is left."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 
 import orjson
 
 from kmn.ingress.tally import Tally
+from kmn.k8s.families import internal_ips
 from kmn.k8s.objects import Key, Object
 
 __all__ = ["COUNTERS_SOCKET", "Counting"]
@@ -25,22 +26,31 @@ class Counting:
 
     def __init__(self, look: Callable[[], None]) -> None:
         self._look = look
-        self._pods: dict[str, str] = {}  # by address; those that are gone stay until their address is another's
-        self._tally = Tally(lambda address: self._pods.get(address, ""))
+        # Of pods and nodes, by address; those that are gone stay until their address is another's.
+        self._names: dict[str, str] = {}
+        self._tally = Tally(lambda address: self._names.get(address, ""))
 
     def take(self, controller: str, lines: Sequence[bytes]) -> None:
         """Lines of the access log of one of a controller's proxies."""
         self._tally.take(controller, lines)
 
-    def name(self, key: Key, endpoint_slice: Object | None) -> None:
+    def name_pods(self, key: Key, endpoint_slice: Object | None) -> None:
         """An EndpointSlice says which pods have which addresses."""
         for endpoint in (endpoint_slice or {}).get("endpoints") or ():
             pod = (endpoint.get("targetRef") or {}).get("name")
             if pod:
-                names = dict.fromkeys(endpoint["addresses"], f"{key.namespace}/{pod}")
-                if not names.items() <= self._pods.items():
-                    self._pods |= names
-                    self._tally.forget_names()
+                self._name(endpoint["addresses"], f"{key.namespace}/{pod}")
+
+    def name_node(self, key: Key, node: Object | None) -> None:
+        """A Node says its addresses: connections to node ports are to it."""
+        if node is not None:
+            self._name(internal_ips(node), f"node {key.name}")
+
+    def _name(self, addresses: Iterable[str], name: str) -> None:
+        names = dict.fromkeys(addresses, name)
+        if not names.items() <= self._names.items():
+            self._names |= names
+            self._tally.forget_names()
 
     @contextlib.asynccontextmanager
     async def told(self, path: Path) -> AsyncIterator[None]:

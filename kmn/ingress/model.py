@@ -461,6 +461,11 @@ class Stream(NamedTuple):
     field: str
     certificate: Key | None = None  # its Secret
 
+    @property
+    def name(self) -> str:
+        """What an access log calls it by, as a rule's."""
+        return " ".join([f"{self.owner} {self.field}", *self.hosts])
+
 
 class Entrance(NamedTuple):
     """A port. With ``tls`` it is TLS that is spoken there."""
@@ -501,6 +506,10 @@ class Routing:
         """All of all tables."""
         return (rule for table in self.tables.values() for host in table.hosts for rule in host.rules)
 
+    def streams(self) -> Iterator[Stream]:
+        """All of all entrances."""
+        return (stream for entrance in self.entrances for stream in entrance.streams)
+
     def certificates(self) -> Iterator[Certificate]:
         """All of all entrances."""
         for entrance in self.entrances:
@@ -512,8 +521,9 @@ class Routing:
     def uses(self) -> dict[tuple[Owner, Upstream], None]:
         """Whose requests may go where, each once."""
         found = dict.fromkeys((rule.owner, upstream) for rule in self.rules() for upstream in rule.upstreams())
-        streams = (stream for entrance in self.entrances for stream in entrance.streams)
-        found.update(dict.fromkeys((stream.owner, upstream) for stream in streams for upstream in _of(stream.shares)))
+        found.update(
+            dict.fromkeys((stream.owner, upstream) for stream in self.streams() for upstream in _of(stream.shares))
+        )
         return found
 
     def upstreams(self) -> frozenset[Upstream]:

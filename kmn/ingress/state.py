@@ -300,6 +300,14 @@ class State:
     def _pods(self, controller: str) -> list[Object]:
         return [pod for pod in self._objects[PODS].values() if annotation(pod, CONTROLLER) == controller]
 
+    def addresses(self, controller: str) -> tuple[str, ...]:
+        """Where clients outside reach what :meth:`view` calls so: addresses, and the name of a load balancer."""
+        there = self.balancers().get(controller)
+        if there is None:
+            return self._addresses(controller)
+        hostname = there["spec"].get("hostname")
+        return (there["status"]["address"], *((hostname,) if hostname else ()))
+
     def _addresses(self, controller: str) -> tuple[str, ...]:
         """Of the load balancers that lead to a controller's pods."""
         pods = self._pods(controller)

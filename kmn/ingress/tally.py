@@ -85,7 +85,7 @@ def middle_of(bucket: int) -> float:
 
 
 class Tally:
-    """Counts lines of access logs. ``pod_at`` names the pod that has an address, "" for what is none."""
+    """Counts lines of access logs. ``pod_at`` names the pod (or node) that has an address, "" for what is none."""
 
     def __init__(self, pod_at: Callable[[str], str]) -> None:
         self._pod_at = pod_at

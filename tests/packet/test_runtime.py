@@ -70,6 +70,12 @@ def test_http_1_bodies_head_keep_alive_and_pieces() -> None:
         assert b'"path":"/slow"' in await reader.read()
         writer.close()
         assert b'"path":"/half"' in await exchange(it.node_netns, ip, 80, b"GET /half HTTP/1.0\r\n\r\n")
+        reader, writer = await connect(it.node_netns, ip, 80)
+        writer.write(b"GET /kept HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b'"path":"/kept"' in await reader.readuntil(b"}\n")
+        writer.write_eof()  # for want of another request it ends
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
         upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
         assert (await exchange(it.node_netns, ip, 80, upgrade)).startswith(b"HTTP/1.1 501 ")
 

@@ -65,9 +65,10 @@ class Connection(RequestHandler):
         self.listener = listener
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """A client that has sent all it will send (``nc -N``) still gets its answer."""
+        """A client that has sent all it will send (``nc -N``) still gets its answer; who waits for none is gone."""
+        idle = self._waiter is not None and not self._waiter.done()
         self.close()
-        return True
+        return not idle  # the base class closes nothing for want of another request
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self.transport is not None:

@@ -62,7 +62,9 @@ def listener(entrance: Entrance, certificates: Certificates, *, dual_stack: bool
     inspectors = [_proxy_protocol()] if entrance.proxy_protocol else []
     if not entrance.tls:
         found |= {"listener_filters": inspectors} if inspectors else {}
-        return {**found, "filter_chains": [{"filters": [_clear(entrance)]}]}
+        # What the access log calls connections that are passed on.
+        name = {"name": entrance.streams[0].name} if entrance.table is None and entrance.streams else {}
+        return {**found, "filter_chains": [{**name, "filters": [_clear(entrance)]}]}
     chains = [_stream_chain(stream, certificates) for stream in entrance.streams]
     default = None
     if entrance.table is not None:
@@ -147,9 +149,8 @@ def _tcp_proxy(shares: Iterable[Share], statistics: str) -> Resource:
 
 
 def _stream_chain(stream: Stream, certificates: Certificates) -> Resource:
-    name = f"{stream.owner} {stream.field}"
     found = {
-        "name": " ".join([name, *stream.hosts]),
+        "name": stream.name,
         "filter_chain_match": {"server_names": list(stream.hosts)},
         "filters": [_tcp_proxy(stream.shares, "streams")],
     }
