@@ -262,7 +262,7 @@ def test_the_command_explains(cluster: Cluster, client: Client) -> None:
     assert len([line for line in lines if line.startswith("    pod default/red-")]) == 2
     told = json.loads(bad.stdout)
     assert (told["status"], told["reason"]) == (503, "default/nobody:80 has no ready endpoint")
-    assert "no IngressClass other" in wrong.stderr
+    assert "no IngressClass or GatewayClass other" in wrong.stderr
 
 
 # --- log ------------------------------------------------------------------------------------------------------------

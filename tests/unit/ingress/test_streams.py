@@ -57,7 +57,7 @@ def configured(service: Object) -> Config:
     placed = {"spec": {"service": "default/web"}, "status": {"netns": "n", "address": "192.0.2.1"}}
     state.update(NETWORKLOADBALANCERS, Key("", "k8s-web"), placed)
     (name,) = state.views()
-    assert name == NAME
+    assert (name, state.addresses(name)) == (NAME, ("192.0.2.1",))
     view = state.view(name)
     assert not view.problems
     return view.config
@@ -94,7 +94,9 @@ def test_connections_begin_with_the_clients_address_and_targets_are_asked() -> N
 def test_a_listener_for_each_tcp_port() -> None:
     [listener] = configured(service(NLB)).listeners
     assert listener["address"]["socket_address"]["port_value"] == 80
-    [proxy] = listener["filter_chains"][0]["filters"]
+    [chain] = listener["filter_chains"]
+    assert chain["name"] == "Service default/web spec.ports[0]"  # in the access log
+    [proxy] = chain["filters"]
     assert proxy["name"] == "envoy.filters.network.tcp_proxy"
 
 
