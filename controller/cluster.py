@@ -50,6 +50,7 @@ from controller.openflow.wire import (
     group_modify,
 )
 from controller.outside import Outside
+from controller.outside_views import application_balancer_view
 from controller.parsing import Malformed
 from controller.pipeline import Feature
 from controller.podsets import Place
@@ -90,6 +91,7 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "endpointslices": slice_view,
     "edges": edge_view,
     "clusters": cluster_view,
+    "applicationloadbalancers": application_balancer_view,
     "weights": pod_weight,
     "namespaces": lambda obj: None,  # for controller.outside and controller.policies only
     **dict.fromkeys((resource.plural for resource in POLICIES), policy_view),
@@ -169,6 +171,7 @@ class Cluster:
         names += [f"Edge/{edge}/nat" for edge in views["edges"]]
         names += [f"Node/{node}/nat" for node in views["nodes"]]
         names += [f"Edge/{edge.name}/{host.name}" for edge in views["edges"].values() for host in edge.hosts]
+        names += [f"ApplicationLoadBalancer/{key}" for key in views["applicationloadbalancers"]]
         names += [name for pod in views["pods"] for name in isolation_names(str(pod))]
         names += ["NetworkPolicies"]
         names += [
@@ -404,6 +407,7 @@ _COMPUTE: Mapping[str, Callable[[Cluster, Key], None]] = {
     "services": Cluster._compute_service,
     "edges": Cluster._compute_edge,
     **dict.fromkeys(_KIND_OF_POLICIES, lambda cluster, key: None),  # computed by controller.policies
+    "applicationloadbalancers": lambda cluster, key: None,  # computed by controller.outside
     "clusters": Cluster._compute_cluster,
     "weights": Cluster._compute_weight,
 }

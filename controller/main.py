@@ -36,6 +36,7 @@ _FOLLOWED = (
     resources.SERVICES,
     resources.ENDPOINTSLICES,
     resources.EDGES,
+    resources.APPLICATIONLOADBALANCERS,
     resources.NAMESPACES,  # for policies and egress addresses
     *resources.POLICIES,
     resources.CLUSTERS,  # for the network of virtual addresses

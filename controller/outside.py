@@ -11,16 +11,19 @@ from itertools import chain
 from typing import Any
 
 from controller.desired import Scope
+from controller.features.applicationbalancer import application_balancer_flows
 from controller.features.egress import egress_flows
 from controller.features.loadbalancer import Targets, balancer_flows, count_groups, group_name, stale, targets
 from controller.features.masquerade import egress_exemption
 from controller.numbering import Numbering
 from controller.openflow.wire import CtFlush
 from controller.outside_views import (
+    ApplicationBalancerView,
     BalancerPort,
     BalancerView,
     EgressPod,
     TargetSlice,
+    application_balancer_view,
     balancer_view,
     egress_addresses,
     egress_pod,
@@ -43,6 +46,7 @@ _VIEWS: Mapping[str, Callable[[Object], Any]] = {
     "services": balancer_view,
     "endpointslices": target_slice,
     "namespaces": egress_addresses,
+    "applicationloadbalancers": application_balancer_view,
 }
 
 
@@ -106,6 +110,7 @@ class Outside:
         """
         dirty = self._known.take_changed()
         services = {key: None for resource, key in dirty if resource == "services"}
+        proxies = {key: None for resource, key in dirty if resource == "applicationloadbalancers"}
         pods = {key: None for resource, key in dirty if resource == "pods"}
         if any(resource == "nodes" for resource, _ in dirty):
             services |= {
@@ -120,12 +125,15 @@ class Outside:
         if edges != self._edges:
             self._edges = dict(edges)
             services |= dict.fromkeys(self._known.views["services"])
+            proxies |= dict.fromkeys(self._known.views["applicationloadbalancers"])
             pods |= dict.fromkeys(self._known.views["pods"])
         flushes: list[CtFlush] = []
         for key in services:
             flushes += self._compute_service(key, scopes)
         for key in pods:
             self._compute_pod(key, scopes)
+        for key in proxies:
+            self._compute_proxy(key, scopes)
         return flushes
 
     def _compute_service(self, key: Key, scopes: Mapping[str, Scope]) -> list[CtFlush]:
@@ -148,6 +156,12 @@ class Outside:
             flows, groups = balancer_flows(edge, view, chosen, ids) if view else ([], [])
             scopes[edge.name].contribute(("Service", *key), flows, groups)
         return stale(old, chosen_before, view, chosen)
+
+    def _compute_proxy(self, key: Key, scopes: Mapping[str, Scope]) -> None:
+        view: ApplicationBalancerView | None = self._known.views["applicationloadbalancers"].get(key)
+        for edge in self._edges.values():
+            flows = application_balancer_flows(edge, view) if view else []
+            scopes[edge.name].contribute(("ApplicationLoadBalancer", *key), flows)
 
     def _compute_pod(self, key: Key, scopes: dict[str, Scope]) -> None:
         pod: EgressPod | None = self._known.views["pods"].get(key)

@@ -6,23 +6,25 @@ Kept small and unparsed where there are many: most Services are no load balancer
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 from typing import NamedTuple
 
 from controller.openflow.match import Address, Network
-from controller.parsing import parse
+from controller.parsing import Malformed, parse
 from kmn.k8s import dataplane, objects
 from kmn.k8s.families import FAMILIES, internal_ips, pod_ips
-from kmn.k8s.loadbalancers import is_ours, read_load_balancer
-from kmn.k8s.objects import Key, Object, condition, key_of, labels, name_of
+from kmn.k8s.loadbalancers import is_ours, read_load_balancer, takes_traffic
+from kmn.k8s.objects import Key, Object, describe, key_of, labels, name_of
 
 __all__ = [
+    "ApplicationBalancerView",
     "BalancerPort",
     "BalancerView",
     "EgressPod",
     "TargetEndpoint",
     "TargetNode",
     "TargetSlice",
+    "application_balancer_view",
     "balancer_view",
     "egress_addresses",
     "egress_pod",
@@ -30,7 +32,6 @@ __all__ = [
     "target_slice",
 ]
 
-_EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
 _VERSIONS = dict(zip(FAMILIES, (4, 6), strict=True))  # of IP, by names of families in the API
 
 
@@ -86,6 +87,33 @@ def balancer_view(obj: Object) -> BalancerView | None:
     )
 
 
+class ApplicationBalancerView(NamedTuple):
+    """A proxy outside the cluster, with a port on the edge's bridge."""
+
+    name: str
+    address: IPv4Address
+    mac: str
+    ofport: int
+    internal: bool  # for clients in the cluster only
+    listeners: tuple[tuple[int, tuple[IPv4Network, ...]], ...]  # ports, and who may connect to them
+
+
+def application_balancer_view(obj: Object) -> ApplicationBalancerView | None:
+    """None for one that has no place yet. Raises Malformed."""
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    if not status.get("address"):
+        return None
+    try:
+        listeners = tuple(
+            (int(each["port"]), tuple(IPv4Network(source) for source in each["sources"]))
+            for each in spec.get("listeners") or ()
+        )
+        address, internal = IPv4Address(status["address"]), spec.get("scheme") == "internal"
+        return ApplicationBalancerView(name_of(obj), address, status["mac"], int(status["ofport"]), internal, listeners)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Malformed(f"{describe(obj)}: spec.listeners or status cannot be used: {error!r}") from None
+
+
 class TargetNode(NamedTuple):
     """A node that load balancers may send to."""
 
@@ -96,8 +124,7 @@ class TargetNode(NamedTuple):
 
 def target_node(obj: Object) -> TargetNode | None:
     """None for a node that is not ready, being deleted, or excluded by its label."""
-    ready = condition(obj, "Ready")
-    if (ready and ready["status"] != "True") or _EXCLUDED in labels(obj) or obj["metadata"].get("deletionTimestamp"):
+    if not takes_traffic(obj):
         return None
     spec = obj.get("spec") or {}
     networks = spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")])

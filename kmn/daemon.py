@@ -30,6 +30,7 @@ from kmn.bootstrap import bootstrap_objects, kubernetes_endpoints
 from kmn.cluster_spec import ClusterSpec
 from kmn.controlplane import ControlPlane
 from kmn.dns.manifests import dns_objects
+from kmn.emulator.balancers import BalancerPlaces
 from kmn.emulator.kubelet import Kubelet
 from kmn.emulator.nodes import NodeManager
 from kmn.emulator.purge import purge
@@ -74,6 +75,7 @@ class Daemon:
         self.control_plane = ControlPlane(self.client, spec, lambda: self.underlay.datapath_type, self._serve_ingress)
         self.nodes = NodeManager(self.client, spec, self.paths, self.underlay, self.kernel)
         self.kubelet = Kubelet(self.client, spec, self.paths, self.underlay, self.kernel)
+        self.balancers = BalancerPlaces(self.client, self.underlay, self.kernel)
         self.api: ApiServer | None = None
         self._children: list[Child] = []
         self._stops: list[Callable[[], Any]] = []
@@ -106,6 +108,8 @@ class Daemon:
         self._stops.append(self.control_plane.stop)
         self.kubelet.start()
         self._stops.append(self.kubelet.stop)
+        self.balancers.start()
+        self._stops.append(self.balancers.stop)
         self.nodes.start()
         self._stops.append(self.nodes.stop)
         await self.nodes.wait_built(

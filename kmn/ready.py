@@ -22,6 +22,7 @@ from kmn.k8s.errors import NotFound
 from kmn.k8s.families import FAMILIES, family_of, pod_ips
 from kmn.k8s.objects import Object, condition, controller_of, labels, name_of, namespace_of, uid_of
 from kmn.k8s.resources import (
+    APPLICATIONLOADBALANCERS,
     CLUSTERS,
     DAEMONSETS,
     DATAPLANES,
@@ -49,7 +50,7 @@ _WORKLOADS = (DEPLOYMENTS, STATEFULSETS, DAEMONSETS, JOBS, REPLICASETS, REPLICAT
 _INGRESS = (CLUSTERS, INGRESSCLASSES, INGRESSES)  # what tells which controllers there are, and whom they serve
 _ON_DEMAND = set(INGRESS_CONTROLLERS.values())  # there when an object asks, unless the cluster file says which
 _OBSERVED: dict[str, Resource] = {
-    r.plural: r for r in (NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES, *POLICIES, NAMESPACES)
+    r.plural: r for r in (NODES, PODS, SERVICES, ENDPOINTSLICES, EDGES, APPLICATIONLOADBALANCERS, *POLICIES, NAMESPACES)
 }
 assert set(OBSERVED_RESOURCES) == set(_OBSERVED)
 

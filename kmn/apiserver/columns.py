@@ -564,6 +564,15 @@ BY_KIND: dict[str, tuple[Column, ...]] = {
         Column("Hosts", _length("spec", "hosts"), type="integer"),
         AGE,
     ),
+    "ApplicationLoadBalancer": (
+        NAME,
+        Column("Group", _path("spec", "group")),
+        Column("Scheme", _path("spec", "scheme")),
+        Column("Address", _path("status", "address", default=_NONE)),
+        Column("Ports", lambda alb: _joined(each["port"] for each in (alb.get("spec") or {}).get("listeners") or ())),
+        AGE,
+        Column("Hostname", _path("spec", "hostname"), wide=True),
+    ),
     "DataPlane": (
         NAME,
         Column("Connected", _plane_nodes),

@@ -17,6 +17,7 @@ from kmn.ingress.explain import Asked, Explanation, Target, explain
 from kmn.ingress.match import Request, shown_path
 from kmn.ingress.state import RESOURCES, State, View
 from kmn.k8s.client import Client
+from kmn.k8s.dataplane import ALB_CONTROLLER
 from kmn.k8s.objects import key_of
 from kmn.k8s.resources import INGRESSCLASSES
 from kmn.policy.places import Places
@@ -97,6 +98,8 @@ def asked_of(query: Query) -> Asked:
     headers = [_header(text) for text in query.headers]
     own = next((value for name, value in headers if name.lower() == "host"), None)
     fields = tuple((name, value) for name, value in headers if name.lower() != "host")
+    if query.client is not None:
+        fields += (("X-Forwarded-For", query.client),)  # proxies add it before they look for a rule
     host = parts.netloc.rpartition("@")[2] if own is None else own
     request = Request(host, parts.path or "/", query.method.upper(), parts.query, fields)
     # The name that TLS asks for is that of the URL, as with curl; it is looked up by the header's where they differ.
@@ -121,7 +124,7 @@ def state_of(client: Client) -> State:
 
 def views_of(state: State) -> dict[str, View]:
     """What those do that have proxies, by the names that their counts have."""
-    return {controller: state.view(controller) for controller in state.controllers()}
+    return state.views()
 
 
 def _places(client: Client) -> Places:
@@ -140,11 +143,17 @@ def _controllers(query: Query, client: Client, known: list[str]) -> list[str]:
         if query.ingress_class not in classes:
             raise UserError(f"no IngressClass {query.ingress_class}", f"there are: {', '.join(classes) or 'none'}")
         wanted = classes[query.ingress_class]
+    if wanted == ALB_CONTROLLER:  # of which each load balancer is one
+        return [each for each in known if each.startswith(f"{wanted} ")] or _none(known)
     if wanted is not None and wanted not in known:
         raise UserError(f"controller {wanted} has no pod", f"those that have: {', '.join(known) or 'none'}")
     if not known:
         raise UserError("no ingress controller runs", "an Ingress of class nginx starts one")
     return [wanted] if wanted is not None else known
+
+
+def _none(known: list[str]) -> list[str]:
+    raise UserError("no application load balancer is there", f"what is: {', '.join(known) or 'nothing'}")
 
 
 def _name(places: Places, address: str) -> str:

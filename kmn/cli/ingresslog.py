@@ -19,7 +19,7 @@ from kmn.ingress.proxy import access_logs, folder_of
 from kmn.k8s import reflector
 from kmn.k8s.feed import Feed
 from kmn.k8s.objects import Key, Object, uid_of
-from kmn.k8s.resources import PODS, Resource
+from kmn.k8s.resources import APPLICATIONLOADBALANCERS, PODS, Resource
 from kmn.k8s.rest import RestClient
 from kmn.naming import Paths
 from kmn.policy.places import Places
@@ -103,7 +103,7 @@ async def _follow(client: RestClient, paths: Paths, ends: int, query: Query) -> 
     ended = asyncio.Event()
     loop.add_reader(ends, ended.set)
     logs = _Logs(paths, query)
-    feed = Feed(client, Places.resources, logs.put)
+    feed = Feed(client, (*Places.resources, APPLICATIONLOADBALANCERS), logs.put)
     feed.start()
     try:
         synced = asyncio.create_task(feed.synced.wait())
@@ -127,14 +127,16 @@ class _Logs:
         self._run = paths.root
         self._query = query
         self._places = Places()
-        self._pods: dict[str, str] = {}  # by the folder that their proxy has, if one runs there
+        # Pods and application load balancers, by the folder that their proxy has, if one runs there.
+        self._proxies: dict[str, str] = {}
         self._readers: dict[str, LogReader] = {}  # by folder
 
     def put(self, resource: Resource, key: Key, obj: Object | None) -> None:
         """An object came, changed or (None) went."""
-        self._places.put(resource, key, obj)
-        if resource is PODS and obj is not None:
-            self._pods[folder_of(self._run, uid_of(obj)).name] = str(key)
+        if resource is not APPLICATIONLOADBALANCERS:
+            self._places.put(resource, key, obj)
+        if resource in (PODS, APPLICATIONLOADBALANCERS) and obj is not None:
+            self._proxies[folder_of(self._run, uid_of(obj)).name] = str(key)
 
     def begin(self) -> None:
         """What is kept of the past, in order of time; from now on all that comes."""
@@ -147,7 +149,7 @@ class _Logs:
         for entry in past:
             self._print(entry)
         if self._query.on:
-            proxies = [f"pod {self._pods.get(folder, folder)}" for folder in self._readers]
+            proxies = [self._proxies.get(folder, folder) for folder in self._readers]
             _note(f"listening to the ingress proxies of {', '.join(proxies) or 'pods that are to come'}")
 
     def look(self) -> bool:
@@ -172,7 +174,7 @@ class _Logs:
 
     def _entry(self, folder: str, line: bytes) -> Entry | None:
         """One that is wanted. A proxy that was killed may have left half a line."""
-        proxy = self._pods.get(folder, folder)
+        proxy = self._proxies.get(folder, folder)
         try:
             entry = entry_of(line, proxy, self._name)
         except ValueError as error:

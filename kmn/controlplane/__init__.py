@@ -12,12 +12,13 @@ from functools import cache
 from typing import cast
 
 from kmn.cluster_spec import ClusterSpec
+from kmn.controlplane.applicationloadbalancers import ApplicationLoadBalancers
 from kmn.controlplane.dataplaneproblems import DataPlaneProblems
 from kmn.controlplane.endpoints import EndpointSlices, Mirroring
 from kmn.controlplane.gateways import Gateways
 from kmn.controlplane.ingresscontrollers import IngressControllers
 from kmn.controlplane.istiogateway import IstioGateway
-from kmn.controlplane.loadbalancers import LoadBalancers
+from kmn.controlplane.loadbalancers import LoadBalancers, balancer_pools
 from kmn.controlplane.namespaces import NamespaceContents
 from kmn.controlplane.nodeipam import NodeIpam
 from kmn.controlplane.podgc import PodGarbageCollector
@@ -52,6 +53,7 @@ class ControlPlane:
         serve_ingress: Callable[[], None] = lambda: None,
     ) -> None:
         self._spec = spec
+        pools = balancer_pools(spec)
         serve = cache(serve_ingress)  # whoever asks first
         reconcilers = [
             NamespaceContents(client, self._root_ca),
@@ -68,7 +70,8 @@ class ControlPlane:
             PodGarbageCollector(client),
             EndpointSlices(client),
             Mirroring(client),
-            LoadBalancers(client, spec),
+            LoadBalancers(client, spec, pools),
+            ApplicationLoadBalancers(client, spec, pools["IPv4"]),
             IngressControllers(client, spec, serve),
             Gateways(client, serve),
             IstioGateway(client, serve),

@@ -8,12 +8,12 @@ business (``controller.features.loadbalancer``); nothing here knows of targets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
 
 from kmn.cluster_spec import ClusterSpec
-from kmn.controlplane.pools import Exhausted, Pool
+from kmn.controlplane.pools import Exhausted, SharedPool
 from kmn.controlplane.runtime import LoopClient, Reconciler
 from kmn.controlplane.workloads.ownership import get_or_none
 from kmn.k8s.client import WatchEvent
@@ -22,24 +22,35 @@ from kmn.k8s.loadbalancers import Address, LoadBalancer, Network, is_ours, read_
 from kmn.k8s.objects import Key, Object, describe, key_of
 from kmn.k8s.resources import SERVICES, Resource
 
-__all__ = ["LoadBalancers"]
+__all__ = ["LoadBalancers", "balancer_pools"]
 
 _IP_MODE = "VIP"  # packets keep the address until a node translates it; nodes may take a short cut to it
 
 
+def balancer_pools(spec: ClusterSpec) -> dict[str, SharedPool]:
+    """The addresses that load balancers may have, by family."""
+    # Neither the network's own nor its broadcast address.
+    return {family: SharedPool(int(each[1]), int(each[-2])) for family, each in _networks(spec).items()}
+
+
+def _networks(spec: ClusterSpec) -> dict[str, Network]:
+    """By family."""
+    found: dict[str, Network] = {"IPv4": spec.load_balancer_cidr}
+    return {**found, "IPv6": spec.ipv6.load_balancer_cidr} if spec.ipv6 is not None else found
+
+
 class LoadBalancers(Reconciler[Key]):
-    """Gives and takes back the addresses of load balancers."""
+    """Gives and takes back the addresses of load balancers, out of pools that are not theirs alone."""
 
     component = "service-controller"
 
-    def __init__(self, client: LoopClient, spec: ClusterSpec) -> None:
+    def __init__(self, client: LoopClient, spec: ClusterSpec, pools: Mapping[str, SharedPool]) -> None:
         super().__init__(client)
-        self._networks: dict[str, Network] = {"IPv4": spec.load_balancer_cidr}  # by family
-        if spec.ipv6 is not None:
-            self._networks["IPv6"] = spec.ipv6.load_balancer_cidr
-        # Neither the network's own nor its broadcast address.
-        self._pools = {family: Pool(int(each[1]), int(each[-2])) for family, each in self._networks.items()}
+        self._networks = _networks(spec)
+        self._pools = pools
         self._given: dict[Key, dict[str, Address]] = {}  # one of a family at most; no entry is empty
+        for pool in pools.values():
+            pool.when_freed(self._retry)
         self._waiting: dict[Key, None] = {}
 
     def watches(self) -> Iterable[tuple[Resource, Callable[[WatchEvent], None]]]:
@@ -108,6 +119,8 @@ class LoadBalancers(Reconciler[Key]):
         owner = next((key for key, given in self._given.items() if address in given.values()), None)
         if owner is not None:
             return f"{address} is the address of Service {owner} already"
+        if network.version == 4 and int(address) in self._pools["IPv4"]:
+            return f"{address} is the address of an application load balancer already"
         return f"{address} is not between {network[1]} and {network[-2]} (spec.internet.loadBalancers)"
 
     def _release(self, key: Key, service: Object) -> None:
@@ -124,10 +137,12 @@ class LoadBalancers(Reconciler[Key]):
         given = self._given.get(key, {})
         for family in families or tuple(given):
             self._pools[family].give_back(int(given.pop(family)))
-            for waiting in self._waiting:
-                self.queue.add(waiting)
         if not given:
             self._given.pop(key, None)
+
+    def _retry(self) -> None:
+        for waiting in self._waiting:
+            self.queue.add(waiting)
 
     def _write(self, service: Object, ingress: list[dict[str, Any]]) -> bool:
         """True when that is a change."""

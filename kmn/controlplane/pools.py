@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Exhausted", "Pool"]
+from collections.abc import Callable
+
+__all__ = ["Exhausted", "Pool", "SharedPool"]
 
 
 class Exhausted(Exception):
@@ -65,3 +67,20 @@ class Pool:
         if number in self._taken:
             self._taken.remove(number)
             self._freed[number] = None
+
+
+class SharedPool(Pool):
+    """A pool that several draw from: whoever found it empty is told when that has changed."""
+
+    def __init__(self, first: int, last: int) -> None:
+        super().__init__(first, last)
+        self._waiting: list[Callable[[], None]] = []
+
+    def when_freed(self, callback: Callable[[], None]) -> None:
+        """Call this whenever a number has been given back."""
+        self._waiting.append(callback)
+
+    def give_back(self, number: int) -> None:
+        super().give_back(number)
+        for callback in self._waiting:
+            callback()

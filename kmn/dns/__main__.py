@@ -18,7 +18,7 @@ from kmn.dns.zone import Zone
 from kmn.k8s.errors import ApiError
 from kmn.k8s.feed import Feed
 from kmn.k8s.objects import Key, Object
-from kmn.k8s.resources import CLUSTERS, EDGES, PODS, Resource
+from kmn.k8s.resources import APPLICATIONLOADBALANCERS, CLUSTERS, EDGES, PODS, Resource
 from kmn.k8s.rest import RestClient
 from kmn.programs.serving import serve
 
@@ -49,8 +49,9 @@ async def answer(client: RestClient, config: DnsConfig) -> None:
         gc.freeze()  # ten thousand Services' objects need not be walked again and again for the garbage of the answers
         await placement.run()
 
-    hosts = HostServers()  # the internet's DNS, which knows nothing of the cluster
-    feeds = (Feed(client, Zone.resources, apply), Feed(client, (EDGES,), hosts.update))
+    hosts = HostServers()  # the internet's DNS, which knows nothing of the cluster but its load balancers
+    outside = (EDGES, APPLICATIONLOADBALANCERS)
+    feeds = (Feed(client, Zone.resources, apply), Feed(client, outside, hosts.update))
     await serve(feeds, (answer_pods, hosts.run))
 
 

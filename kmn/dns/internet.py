@@ -1,4 +1,4 @@
-"""The DNS of the emulated internet, on port 53 of every outside host: the hosts' own names and nothing else.
+"""The DNS of the emulated internet, on port 53 of every outside host: names of hosts and load balancers.
 
 ``e1.internet.test`` is host e1; ``test`` is the top-level domain that is reserved for this (RFC 6761). It knows the
 whole of this internet, so that all other names do not exist. The cluster's DNS may forward to it (``spec.dns``).
@@ -18,7 +18,7 @@ from kmn.dns.reverse import reverse_name
 from kmn.dns.server import PodServer
 from kmn.k8s.families import host_ips
 from kmn.k8s.objects import Key, Object
-from kmn.k8s.resources import Resource
+from kmn.k8s.resources import EDGES, Resource
 from kmn.naming import NETNS_DIR
 
 __all__ = ["DOMAIN", "HostServers", "InternetNames", "names"]
@@ -26,11 +26,12 @@ __all__ = ["DOMAIN", "HostServers", "InternetNames", "names"]
 log = logging.getLogger(__name__)
 
 DOMAIN = "internet.test."
+_BALANCER_TTL = 60  # seconds, as AWS has it
 _RETRY = 0.2  # seconds until a host's namespace, which comes after its Edge, is looked for again
 
 
-def names(hosts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, Node]:
-    """What exists, for hosts as (name, addresses)."""
+def names(hosts: Iterable[tuple[str, Sequence[str]]], balancers: Iterable[tuple[str, str]] = ()) -> dict[str, Node]:
+    """What exists, for hosts as (name, addresses) and load balancers as (DNS name, address)."""
     found: dict[str, Node] = {}
     servers = []
     for host, addresses in hosts:
@@ -41,6 +42,9 @@ def names(hosts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, Node]:
         for address in addresses:
             pointer = reverse_name(address)
             found[pointer] = {RRType.PTR: (Record(pointer, RRType.PTR, name),)}
+    for name, address in balancers:
+        name = f"{name.lower()}."
+        found[name] = {RRType.A: (address_record(name, address)._replace(ttl=_BALANCER_TTL),)}
     for name in list(found):  # names that are there only as others are below them
         while name := name.partition(".")[2]:
             found.setdefault(name, {})
@@ -56,9 +60,9 @@ class InternetNames:
         self.version = 0
         self._table = names(())
 
-    def replace(self, hosts: Iterable[tuple[str, Sequence[str]]]) -> None:
-        """These are the hosts from now on."""
-        self._table = names(hosts)
+    def replace(self, hosts: Iterable[tuple[str, Sequence[str]]], balancers: Iterable[tuple[str, str]] = ()) -> None:
+        """These are the hosts and the load balancers from now on."""
+        self._table = names(hosts, balancers)
         self.version += 1
 
     def apex(self, name: str) -> str:
@@ -83,14 +87,21 @@ class HostServers:
         self._names = InternetNames()
         self._responder = Responder(self._names)
         self._edges: dict[Key, list[dict[str, Any]]] = {}
+        self._balancers: dict[Key, tuple[str, str]] = {}
         self._servers: dict[tuple[str, tuple[str, ...]], PodServer] = {}  # by namespace and addresses
         self._changed = asyncio.Event()
 
-    def update(self, resource: Resource, key: Key, edge: Object | None) -> None:
-        """Take an Edge's new state in; None: it is gone."""
-        self._edges[key] = list(((edge or {}).get("spec") or {}).get("hosts") or ())
+    def update(self, resource: Resource, key: Key, obj: Object | None) -> None:
+        """Take the new state of an Edge or ApplicationLoadBalancer in; None: it is gone."""
+        if resource is EDGES:
+            self._edges[key] = list(((obj or {}).get("spec") or {}).get("hosts") or ())
+        else:
+            self._balancers.pop(key, None)
+            address = ((obj or {}).get("status") or {}).get("address")
+            if obj is not None and address:
+                self._balancers[key] = obj["spec"]["hostname"], address
         hosts = [host for of_edge in self._edges.values() for host in of_edge]
-        self._names.replace((host["name"], host_ips(host)) for host in hosts)
+        self._names.replace([(host["name"], host_ips(host)) for host in hosts], self._balancers.values())
         self._changed.set()
 
     async def run(self) -> None:

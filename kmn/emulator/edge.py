@@ -1,4 +1,5 @@
 """The edge: a bridge between the fabric and the hosts of an emulated internet, there when the cluster has such hosts.
+Application load balancers, which come and go, have ports on it as hosts do.
 
 The controller programs it from the ``Edge`` object that :func:`edge_object` describes. The edge has no address of its
 own in the kernel: flows answer for it.
@@ -6,14 +7,17 @@ own in the kernel: flows answer for it.
 
 from __future__ import annotations
 
+from ipaddress import ip_interface
 from pathlib import Path
 
 from kmn.cluster_spec import ClusterSpec, OutsideHost
 from kmn.emulator import ethtool, netlink, shaping
 from kmn.emulator.fabric import DEFAULT_ROUTES, Fabric, Uplink, offload
+from kmn.emulator.model import EdgePort
 from kmn.emulator.netlink import Address, Network, NextHop, Request, Veth
-from kmn.emulator.netns import entered
+from kmn.emulator.netns import delete, entered
 from kmn.emulator.ovs import BridgePlan, Port, Switch
+from kmn.emulator.ovsdb import OvsdbError
 from kmn.emulator.space import Space
 from kmn.k8s.dataplane import FIRST_POD_OFPORT, GATEWAY_MAC, UPLINK_OFPORT, mac_of
 from kmn.k8s.objects import Object
@@ -36,6 +40,21 @@ def datapath_id(mac: str) -> str:
 def host_netns(spec: ClusterSpec, host: OutsideHost) -> str:
     """Name of an outside host's namespace."""
     return netns(spec.name, "host", host.name)
+
+
+def _host_port(spec: ClusterSpec, number: int, host: OutsideHost) -> EdgePort:
+    networks: dict[int, Network] = {4: spec.internet_cidr}
+    if spec.ipv6 is not None:
+        networks[6] = spec.ipv6.internet_cidr
+    return EdgePort(
+        kind="host",
+        name=host.name,
+        netns=host_netns(spec, host),
+        addresses=tuple(ip_interface(f"{each}/{networks[each.version].prefixlen}") for each in host.addresses),
+        mac=mac_of(str(host.address)),
+        ofport=FIRST_POD_OFPORT + number,
+        link=host.link,
+    )
 
 
 def _uplink(spec: ClusterSpec) -> Uplink:
@@ -102,30 +121,52 @@ class Edge:
         ways_out = [DEFAULT_ROUTES[version] for version in ((4, 6) if spec.ipv6 else (4,))]
         fabric.attach(EDGE_NAME + "-edge", spec.edge_router, self.space, Veth(_UPLINK), _uplink(spec), ways_out)
         ports = [Port(_UPLINK, UPLINK_OFPORT)]
-        for number, host in enumerate(spec.outside_hosts):
-            ports.append(Port(self._host(host), FIRST_POD_OFPORT + number, {"kmn-host": host.name}))
+        ports += [self._make(_host_port(spec, number, host)) for number, host in enumerate(spec.outside_hosts)]
         mac = mac_of(str(spec.edge_address))
         return BridgePlan(self.switch, self.space.name, datapath_type, datapath_id(mac), mac, tuple(ports))
 
-    def _host(self, host: OutsideHost) -> str:
-        """An outside host; the name of its device at the edge. It reaches even its own network through the edge."""
-        spec = self._spec
-        port = device(spec.name, "host", host.name)
-        space = Space.create(host_netns(spec, host), _NO_KERNEL, ipv6=host.ipv6 is not None)
+    def plug(self, wanted: EdgePort) -> None:
+        """Make what is not there from the start. What an earlier attempt left goes. Raises OvsdbError, OSError."""
+        self.unplug(wanted)
+        port = self._make(wanted)
+        self.switch.send_ports([port])
+        self.switch.receive([port])
+        self.switch.send_wait()
+        if problems := self.switch.receive_wait():
+            raise OvsdbError("; ".join(problems.values()))
+
+    def unplug(self, gone: EdgePort) -> None:
+        """Undo :meth:`plug`. What is gone already is no error."""
+        port = self._device(gone)
         try:
-            eth0 = Veth("eth0", mac_of(str(host.address)), _ETH0)
-            peer = Veth(port, netns=self.space.file, alias=f"host {host.name}")
+            self.switch.send_ports(remove=[port])
+            self.switch.receive()
+        except OvsdbError:
+            pass  # the switch is down: it forgets ports whose devices are gone when it is back
+        self.space.netlink.apply([netlink.link_delete(port)])
+        delete(gone.netns)
+
+    def _make(self, wanted: EdgePort) -> Port:
+        """A namespace with a device; the port at the edge. It reaches even its own network through the edge."""
+        spec = self._spec
+        port = self._device(wanted)
+        gateways: dict[int, Address] = {4: spec.edge_address}
+        if spec.ipv6 is not None:
+            gateways[6] = spec.ipv6.edge_address
+        space = Space.create(wanted.netns, _NO_KERNEL, ipv6=any(each.version == 6 for each in wanted.addresses))
+        try:
+            eth0 = Veth("eth0", wanted.mac, _ETH0)
+            peer = Veth(port, netns=self.space.file, alias=f"{wanted.kind} {wanted.name}")
             space.netlink.apply(
                 [
                     netlink.veth_add(eth0, peer),
-                    *_host_requests(host.address, spec.internet_cidr, spec.edge_address),
                     *(
-                        _host_requests(host.ipv6, spec.ipv6.internet_cidr, spec.ipv6.edge_address)
-                        if host.ipv6 and spec.ipv6
-                        else ()
+                        request
+                        for each in wanted.addresses
+                        for request in _port_requests(each.ip, each.network, gateways[each.version])
                     ),
-                    *shaping.egress(_ETH0, host.link),
-                    *shaping.ingress(_ETH0, host.link, "ifb", _ETH0 + 1),
+                    *shaping.egress(_ETH0, wanted.link),
+                    *shaping.ingress(_ETH0, wanted.link, "ifb", _ETH0 + 1),
                 ]
             )
             if not offload(spec):
@@ -134,11 +175,14 @@ class Edge:
             self.space.netlink.apply([netlink.link_up(port)])
         finally:
             space.release()
-        return port
+        return Port(port, wanted.ofport, {f"kmn-{wanted.kind}": wanted.name})
+
+    def _device(self, port: EdgePort) -> str:
+        return device(self._spec.name, port.kind, port.name)
 
 
-def _host_requests(address: Address, network: Network, edge: Address) -> list[Request]:
-    """Address and routes of one family of an outside host."""
+def _port_requests(address: Address, network: Network, edge: Address) -> list[Request]:
+    """Address and routes of one family of something at the edge."""
     return [
         netlink.address_add(_ETH0, address, network.prefixlen, on_link=False),
         netlink.neighbour_add(_ETH0, edge, GATEWAY_MAC),

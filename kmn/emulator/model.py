@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 
 from kmn.cluster_spec import Link
 
-__all__ = ["NodeIpv6", "NodePlan", "PodPort"]
+__all__ = ["EdgePort", "NodeIpv6", "NodePlan", "PodPort"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +55,16 @@ class PodPort:
     hosts: str
     link: Link = Link()
     ipv6: IPv6Interface | None = None  # with the node's prefix length
+
+
+@dataclass(frozen=True, slots=True)
+class EdgePort:
+    """Something with an address and a port on the edge's bridge: a host outside, an application load balancer."""
+
+    kind: str  # host | alb
+    name: str
+    netns: str
+    addresses: tuple[IPv4Interface | IPv6Interface, ...]  # one of each family
+    mac: str
+    ofport: int
+    link: Link = Link()

@@ -1,4 +1,5 @@
-"""The files that a kubelet writes into a pod, ``/etc/resolv.conf`` and ``/etc/hosts``, and a node's own, as text."""
+"""The files that a kubelet writes into a pod, ``/etc/resolv.conf`` and ``/etc/hosts``, a node's own, and those of hosts
+outside, as text."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 from kmn.cluster_spec import ClusterSpec
 from kmn.k8s.objects import Object, name_of, namespace_of
 
-__all__ = ["hostname", "hosts", "node_resolv_conf", "resolv_conf"]
+__all__ = ["hostname", "hosts", "node_resolv_conf", "outside_resolv_conf", "resolv_conf"]
 
 # glibc reads so many nameservers; the API refuses more.
 _MAX_NAMESERVERS = 3
@@ -22,6 +23,12 @@ def hostname(pod: Object) -> str:
 def node_resolv_conf(spec: ClusterSpec) -> str:
     """Text of a node's resolv.conf: it asks outside, and knows nothing of the cluster's names."""
     return "".join(f"nameserver {server}\n" for server in spec.dns.upstreams[:_MAX_NAMESERVERS])
+
+
+def outside_resolv_conf(spec: ClusterSpec) -> str:
+    """Text of resolv.conf of a host of the internet: it asks those that answer for the internet's names."""
+    servers = [host.address for host in spec.outside_hosts if host.dns]
+    return "".join(f"nameserver {server}\n" for server in servers[:_MAX_NAMESERVERS])
 
 
 def resolv_conf(pod: Object, spec: ClusterSpec, node: str) -> str:

@@ -17,13 +17,13 @@ from ipaddress import IPv4Address, IPv6Address
 from kmn import naming
 from kmn.cluster_spec import ClusterSpec
 from kmn.emulator import ethtool, features, netlink, netns, ovs, shaping
-from kmn.emulator.edge import EDGE_NAME, Edge, datapath_id
+from kmn.emulator.edge import EDGE_NAME, Edge, datapath_id, host_netns
 from kmn.emulator.fabric import DEFAULT_ROUTES, Fabric, Uplink, node_networks, offload
-from kmn.emulator.model import NodePlan, PodPort
+from kmn.emulator.model import EdgePort, NodePlan, PodPort
 from kmn.emulator.netlink import LOOPBACK_INDEX, Address, Netlink, NextHop, Request, Veth, link_local
 from kmn.emulator.ovs import BridgePlan, Port, Switch
 from kmn.emulator.ovsdb import OvsdbError
-from kmn.emulator.podfiles import node_resolv_conf
+from kmn.emulator.podfiles import node_resolv_conf, outside_resolv_conf
 from kmn.emulator.rules import through_bridge
 from kmn.emulator.space import Space
 from kmn.k8s.dataplane import GATEWAY_MAC, HOST_OFPORT, REJECT_IP, REJECT_IPV6, UPLINK_OFPORT, mac_of
@@ -116,6 +116,22 @@ class Underlay:
         if self._spec.outside_hosts:
             self._edge = Edge(self._spec, self._paths, self._template)
             ovs.start_all([self._edge.build(self._fabric, self.datapath_type)])
+            for host in self._spec.outside_hosts:
+                self._write_etc(host_netns(self._spec, host), {"resolv.conf": outside_resolv_conf(self._spec)})
+
+    def plug(self, port: EdgePort) -> None:
+        """Make something on the edge's bridge. Raises UnderlayError."""
+        if self._edge is None:
+            raise UnderlayError(f"{port.name}: there is no edge: spec.internet.hosts of the cluster file is empty")
+        try:
+            self._edge.plug(port)
+        except (OSError, OvsdbError) as error:
+            raise UnderlayError(f"{port.name}: {error}") from error
+
+    def unplug(self, port: EdgePort) -> None:
+        """Undo :meth:`plug`. What is gone already is no error."""
+        if self._edge is not None:
+            self._edge.unplug(port)
 
     def api_socket(self) -> socket.socket:
         """A listening socket at the fabric's address, where nodes and pods reach the API server."""

@@ -1,6 +1,7 @@
 """``python -m kmn.ingress --kubeconfig PATH --run DIR``: all ingress controllers of a cluster.
 
-Follows the API, computes what each controller does, and keeps an Envoy with it in each of their pods.
+Follows the API, computes what each controller does, and keeps an Envoy with it in each of their pods, and in the place
+of each application load balancer.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import functools
 import logging
 import sys
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +24,12 @@ from kmn.ingress.counting import COUNTERS_SOCKET, Counting
 from kmn.ingress.gateway.report import status_changes
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
 from kmn.ingress.proxy import PodProxy, folder_of
-from kmn.ingress.state import RESOURCES, State, View
+from kmn.ingress.state import RESOURCES, State, View, balancer
 from kmn.ingress.status import Report, Writer, report_of
 from kmn.k8s.errors import ApiError
 from kmn.k8s.feed import Feed
-from kmn.k8s.objects import Key, Object, annotation
-from kmn.k8s.resources import ENDPOINTSLICES, PODS, Resource
+from kmn.k8s.objects import Key, Object, annotation, uid_of
+from kmn.k8s.resources import APPLICATIONLOADBALANCERS, ENDPOINTSLICES, PODS, Resource
 from kmn.k8s.rest import RestClient
 from kmn.programs.placement import Place, Placement
 from kmn.programs.serving import serve
@@ -53,11 +55,19 @@ class Controllers:
         self._told: Report | None = None
         self._telling: asyncio.Future[bool] | None = None
         self._counting = Counting(self._look_at_logs)
-        self._placement = Placement(
+        self._ours: set[str] = set()  # all addresses that there have been
+        # Something may have changed while a proxy was started.
+        self._pods = Placement(
             INGRESS_PROGRAM,
             self._proxy,
             detail=lambda pod: annotation(pod, CONTROLLER) or "",
-            started=self._changed.set,  # something may have changed while it was
+            started=self._changed.set,
+        )
+        self._balancers = Placement(
+            INGRESS_PROGRAM,
+            self._proxy,
+            started=self._changed.set,
+            place=_place_of_balancer,
         )
 
     def update(self, resource: Resource, key: Key, obj: Object | None) -> None:
@@ -65,7 +75,9 @@ class Controllers:
         if self._state.update(resource, key, obj):
             self._changed.set()
         if resource is PODS:
-            self._placement.update(key, obj)
+            self._pods.update(key, obj)
+        elif resource is APPLICATIONLOADBALANCERS:
+            self._balancers.update(key, obj)
         elif resource is ENDPOINTSLICES:
             self._counting.name(key, obj)
 
@@ -73,34 +85,36 @@ class Controllers:
         """Work until cancelled; then no proxy is left."""
         with ThreadPoolExecutor(1, thread_name_prefix="status") as writing:
             self._look()
-            placing = asyncio.create_task(self._placement.run())
+            placing = {asyncio.create_task(each.run()) for each in (self._pods, self._balancers)}
             try:
                 async with self._counting.told(self._folder / COUNTERS_SOCKET):
                     await self._work(placing, writing)
             finally:
-                placing.cancel()
-                await asyncio.gather(placing, return_exceptions=True)
+                for task in placing:
+                    task.cancel()
+                await asyncio.gather(*placing, return_exceptions=True)
 
-    async def _work(self, placing: asyncio.Task[None], writing: ThreadPoolExecutor) -> None:
+    async def _work(self, placing: Collection[asyncio.Task[None]], writing: ThreadPoolExecutor) -> None:
         while True:
             self._changed.clear()
             self._look()
             await self._bring_into_force()
             self._tell(writing)
             waiting = asyncio.create_task(self._changed.wait())
-            await asyncio.wait({waiting, placing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({waiting, *placing}, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
-            if placing.done():
-                placing.result()  # raises what ended it
+            for task in placing:
+                if task.done():
+                    task.result()  # raises what ended it
 
     def _look(self) -> None:
         if self._state.version == self._seen:
             return
         self._seen = self._state.version
-        self._views = {controller: self._state.view(controller) for controller in self._state.controllers()}
+        self._views = self._state.views()
 
     async def _bring_into_force(self) -> None:
-        proxies = [(proxy, self._views.get(proxy.place.detail)) for proxy in self._placement.serving.values()]
+        proxies = [(proxy, self._views.get(proxy.place.detail)) for proxy in self._serving()]
         await asyncio.gather(*(proxy.update(view.config) for proxy, view in proxies if view is not None))
 
     def _tell(self, writing: ThreadPoolExecutor) -> None:
@@ -121,10 +135,13 @@ class Controllers:
             self._changed.set()
 
     def _report(self) -> Report:
-        wanted = {key: view.addresses for view in self._views.values() for key in view.ingresses}
-        ours = {address for view in self._views.values() for address in view.addresses}
-        problems = [problem for view in self._views.values() for problem in view.problems]
-        report = report_of(dict(self._state.ingresses()), wanted, ours, problems, self._state.find)
+        # A load balancer is there when its proxy is; controllers have theirs behind one that is there before.
+        serving = {proxy.place.detail for proxy in self._balancers.serving.values()} | self._state.controllers()
+        views = [view for name, view in self._views.items() if name in serving]
+        wanted = {key: view.addresses for view in views for key in view.ingresses}
+        self._ours |= {address for view in views for address in view.addresses}
+        problems = [*(problem for view in views for problem in view.problems), *self._state.groups()[1]]
+        report = report_of(dict(self._state.ingresses()), wanted, self._ours, problems, self._state.find)
         readings = [view.reading for view in self._views.values() if view.reading is not None]
         statuses = status_changes(readings, self._state.gateways(), self._state.routes())
         return replace(report, statuses=tuple(statuses))
@@ -137,8 +154,19 @@ class Controllers:
         return PodProxy(place, folder, log_file, view.config, count)
 
     def _look_at_logs(self) -> None:
-        for proxy in self._placement.serving.values():
+        for proxy in self._serving():
             proxy.log.look()
+
+    def _serving(self) -> list[PodProxy]:
+        return [*self._pods.serving.values(), *self._balancers.serving.values()]
+
+
+def _place_of_balancer(obj: Object) -> Place | None:
+    """None for one that is at the edge no more, or not yet."""
+    status = obj.get("status") or {}
+    if not status.get("netns"):
+        return None
+    return Place(uid_of(obj), status["netns"], (status["address"],), balancer(obj["spec"]["group"]))
 
 
 async def _serve(client: RestClient, folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from kmn.ingress.model import Backend, Protocol, Upstream
 from kmn.k8s.objects import Key, Object
 
-__all__ = ["DNS_SERVICE", "Endpoints", "cluster_address_of", "endpoints_of"]
+__all__ = ["DNS_SERVICE", "Endpoints", "cluster_address_of", "endpoints_of", "node_ports_of"]
 
 DNS_SERVICE = Key("kube-system", "kube-dns")
 
@@ -70,6 +70,19 @@ def endpoints_of(
             ready.update((end["addresses"][0], number) for end in wanted)
     addresses = next((tuple(sorted(found[family])) for family in _FAMILIES if found.get(family)), ())
     return Endpoints(addresses, protocol=_protocol(port))
+
+
+def node_ports_of(backend: Backend, service: Object | None, nodes: Iterable[str]) -> Endpoints:
+    """The node port of a Service on nodes, which are given by their addresses."""
+    name = f"Service {backend.namespace}/{backend.service}"
+    if service is None:
+        return Endpoints((), f"{name} does not exist")
+    entry = _port(backend, service["spec"].get("ports") or ())
+    if entry is None:
+        return Endpoints((), f"{name} has no TCP port {backend.port}")
+    if not entry.get("nodePort"):
+        return Endpoints((), f"{name} has no node port for its port {backend.port}")
+    return Endpoints(tuple((address, entry["nodePort"]) for address in sorted(nodes)), protocol=_protocol(entry))
 
 
 def cluster_address_of(backend: Backend, service: Object | None) -> Endpoints:

@@ -142,9 +142,11 @@ def unfulfilled(match: Match, request: Request) -> list[str]:
     if match.methods and request.method not in match.methods:
         found.append(f"the method is not {' or '.join(match.methods)}")
     headers = [(name.lower(), value) for name, value in request.headers]
+    pseudo = {"host": request.authority, ":authority": request.authority, ":path": request.target}
     for condition in match.headers:
         name = condition.name.lower()
-        values = [request.authority] if name == "host" else [value for key, value in headers if key == name]
+        own = pseudo.get(name)
+        values = [own] if own is not None else [value for key, value in headers if key == name]
         if not _fulfils(condition, values):
             found.append(_wanted("header", condition, values))
     for condition in match.query:

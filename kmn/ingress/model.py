@@ -6,6 +6,7 @@ by an :class:`Entrance`; a request is looked up in the :class:`Table` of it: the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +16,7 @@ from kmn.k8s.objects import Key
 
 __all__ = [
     "ANY_HOST",
+    "PASSWORD_HASH",
     "Action",
     "Answer",
     "Authorization",
@@ -30,15 +32,18 @@ __all__ = [
     "Forward",
     "HashKey",
     "HeaderChange",
+    "HealthCheck",
     "Host",
     "How",
     "Keyed",
+    "Manner",
     "Match",
     "Mirror",
     "Owner",
     "Problem",
     "Protocol",
     "RateLimit",
+    "Reach",
     "Redirect",
     "Retry",
     "Rewrite",
@@ -103,6 +108,32 @@ class Balance(Enum):
     HASH = "hash"
 
 
+class Reach(Enum):
+    """Which addresses of a backend a proxy connects to."""
+
+    PODS = "pods"  # its ready endpoints
+    NODES = "nodes"  # its node port, of all nodes that traffic may come to
+
+
+class HealthCheck(NamedTuple):
+    """How a proxy asks endpoints whether they are well. Those that are not get no requests, unless none is."""
+
+    path: str = "/"
+    port: int | None = None  # None: the one that requests go to
+    interval: float = 15.0  # seconds
+    timeout: float = 5.0  # seconds
+    healthy: int = 2  # answers in a row after which an endpoint that was not is well
+    unhealthy: int = 2
+    codes: tuple[tuple[int, int], ...] = ((200, 200),)  # first and last: good answers
+    grpc: bool = False  # only whether it can be connected to is asked
+
+    def __str__(self) -> str:
+        codes = ",".join(f"{first}-{last}" for first, last in self.codes)
+        times = f"{self.interval:g}/{self.timeout:g}/{self.healthy}/{self.unhealthy}"
+        port = f":{self.port}" if self.port is not None else ""
+        return f"{port}{self.path} {times} {'grpc' if self.grpc else codes}"
+
+
 class Upstream(NamedTuple):
     """A backend, and how the proxy deals with it. Rules that want it otherwise have an upstream of their own."""
 
@@ -113,6 +144,8 @@ class Upstream(NamedTuple):
     balance: Balance = Balance.ROUND_ROBIN
     cluster_address: bool = False  # the Service's own address, not those of its endpoints
     spare: Backend | None = None  # has the requests while the backend has no ready endpoints
+    reach: Reach = Reach.PODS
+    health: HealthCheck | None = None  # None: what Kubernetes says of endpoints is believed
 
     def __str__(self) -> str:
         return " ".join([str(self.backend), *self._changed()])
@@ -157,6 +190,9 @@ class Redirect(NamedTuple):
     path: str | None = None  # all of it, the query may be in it
     prefix: str | None = None  # instead of what the rule's path has matched
     query: bool = True  # the request's is kept
+    # All of the new location, instead of all fields before: {host}, {path} (without the query), {query} and {target}
+    # (both) stand for the request's.
+    template: str | None = None
 
 
 class Answer(NamedTuple):
@@ -235,6 +271,10 @@ class Sources(NamedTuple):
 
     allowed: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
+
+
+# What is known of passwords (htpasswd): their SHA-1, or Apache's or crypt's MD5.
+PASSWORD_HASH = re.compile(r"\{SHA\}[A-Za-z0-9+/]{27}=|\$(apr1|1)\$[./A-Za-z0-9]{0,8}\$[./A-Za-z0-9]{22}")
 
 
 class BasicAuth(NamedTuple):
@@ -385,10 +425,17 @@ class Host(NamedTuple):
     deep: bool = False
 
 
+class Manner(NamedTuple):
+    """How a proxy deals with requests whatever their rule."""
+
+    keeps_forwarded_for: bool = False  # what clients say of themselves in X-Forwarded-For is kept before their address
+
+
 class Table(NamedTuple):
     """Hosts, each name once. The longest name that fits counts; what its rules leave is not tried with another's."""
 
     hosts: tuple[Host, ...]
+    manner: Manner = Manner()
 
 
 # --- how they come in -------------------------------------------------------------------------------------------

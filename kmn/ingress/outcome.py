@@ -20,6 +20,8 @@ def path_seen(rewrite: Rewrite | None, matched: Text, path: str) -> str:
         return rewrite.path
     if rewrite.prefix is not None:
         return _instead_of_prefix(matched, rewrite.prefix, path)
+    if rewrite.substitution is not None and rewrite.pattern is not None:
+        return re.sub(rewrite.pattern, rewrite.substitution, path)
     if rewrite.substitution is not None:
         pattern = re.compile(matched.value, re.IGNORECASE if matched.ignore_case else 0)
         found = pattern.fullmatch(path)
@@ -34,6 +36,9 @@ def host_seen(rewrite: Rewrite | None, request: Request) -> str:
 
 def location(rule: Rule, redirect: Redirect, request: Request, scheme: str) -> str:
     """Where a client that came by ``scheme`` is sent."""
+    if redirect.template is not None:
+        known = {"host": request.authority, "path": request.path, "target": request.target, "query": request.query}
+        return re.sub(r"\{(host|path|target|query)\}", lambda at: known[at[1]], redirect.template)
     wanted = redirect.scheme or scheme
     if redirect.host is not None:
         host = redirect.host

@@ -6,10 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from kmn.ingress.backends import DNS_SERVICE, Endpoints, cluster_address_of, endpoints_of
+from kmn.ingress.backends import DNS_SERVICE, Endpoints, cluster_address_of, endpoints_of, node_ports_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
 from kmn.ingress.classes import controller_of
 from kmn.ingress.dialects import dialect_of
+from kmn.ingress.dialects.alb import rules as alb
+from kmn.ingress.dialects.alb.groups import Group, groups_of
+from kmn.ingress.dialects.alb.params import as_its_class_says
 from kmn.ingress.envoy.config import Config, config_of
 from kmn.ingress.gateway.classes import controller_of_gateway
 from kmn.ingress.gateway.manifests import program_of
@@ -19,21 +22,26 @@ from kmn.ingress.gateway.world import World
 from kmn.ingress.istio.manifests import PROGRAM_NAME
 from kmn.ingress.istio.reading import ISTIO_GATEWAY_KIND, IstioWorld, read_istio
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
-from kmn.ingress.model import Backend, Owner, Problem, Routing, Upstream
-from kmn.k8s.dataplane import PROGRAM
-from kmn.k8s.families import pod_ips
-from kmn.k8s.objects import Key, Object, annotation, condition, labels, namespace_of
+from kmn.ingress.model import Backend, Owner, Problem, Reach, Routing, Upstream
+from kmn.k8s.dataplane import ALB_CONTROLLER, PROGRAM
+from kmn.k8s.families import internal_ips, pod_ips
+from kmn.k8s.loadbalancers import takes_traffic
+from kmn.k8s.objects import Key, Object, annotation, condition, key_of, labels, namespace_of
 from kmn.k8s.resources import (
+    APPLICATIONLOADBALANCERS,
     CONFIGMAPS,
     ENDPOINTSLICES,
     GATEWAYCLASSES,
     GATEWAYS,
     INGRESSCLASSES,
+    INGRESSCLASSPARAMS,
     INGRESSES,
     ISTIO_DESTINATIONRULES,
     ISTIO_GATEWAYS,
     ISTIO_VIRTUALSERVICES,
+    MIDDLEWARES,
     NAMESPACES,
+    NODES,
     PODS,
     REFERENCEGRANTS,
     SECRETS,
@@ -41,7 +49,7 @@ from kmn.k8s.resources import (
     Resource,
 )
 
-__all__ = ["RESOURCES", "State", "View"]
+__all__ = ["RESOURCES", "State", "View", "balancer"]
 
 _ROUTING = (INGRESSES, GATEWAYS, *ROUTES.values())  # what says where requests go; statuses of these are ours
 _ISTIO = (ISTIO_GATEWAYS, ISTIO_VIRTUALSERVICES, ISTIO_DESTINATIONRULES)
@@ -57,11 +65,23 @@ RESOURCES = (
     SECRETS,
     CONFIGMAPS,
     PODS,
+    NODES,
+    APPLICATIONLOADBALANCERS,
+    INGRESSCLASSPARAMS,
+    MIDDLEWARES,
 )
 _KINDS = {resource.kind: resource for resource in (*_ISTIO, *_ROUTING, CONFIGMAPS)} | {
     ISTIO_GATEWAY_KIND: ISTIO_GATEWAYS
 }
-_MOSTLY_UNUSED = (SECRETS, CONFIGMAPS)  # one that no view has asked for changes none
+_MOSTLY_UNUSED = (SECRETS, CONFIGMAPS, MIDDLEWARES)  # one that no view has asked for changes none
+
+
+_BALANCER = f"{ALB_CONTROLLER} "  # what names of application load balancers begin with, among those of controllers
+
+
+def balancer(group: str) -> str:
+    """How the load balancer of a group of Ingresses is called among controllers."""
+    return f"{_BALANCER}{group}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +91,7 @@ class View:
     ingresses: dict[Key, Object]  # those that it takes
     config: Config
     problems: tuple[Problem, ...]
-    addresses: tuple[str, ...]  # of its load balancers
+    addresses: tuple[str, ...]  # of its load balancers, or the name of the one that it is
     reading: Reading | None = None
 
 
@@ -84,6 +104,8 @@ class State:
         self._slices: defaultdict[Key, dict[Key, Object]] = defaultdict(dict)  # by Service
         self._pod_labels: dict[Key, dict[str, str]] = {}
         self._pairs: dict[Key, KeyPair | ValueError] = {}
+        self._nodes: dict[Key, str] = {}  # addresses of those that load balancers send to
+        self._groups: tuple[int, dict[str, Group], tuple[Problem, ...]] = (-1, {}, ())  # with the version
         self._asked: set[tuple[Resource, Key]] = set()  # what views have been made of, of _MOSTLY_UNUSED
         self.version = 0  # another one when views may be
 
@@ -100,6 +122,8 @@ class State:
             self._file_slice(key, before, obj)
         elif resource is SECRETS:
             self._pairs.pop(key, None)
+        elif resource is NODES and not self._file_node(key, obj):
+            return False
         if obj is None and before is None:
             return told
         if resource in _MOSTLY_UNUSED and (resource, key) not in self._asked:
@@ -138,18 +162,49 @@ class State:
         found = ((key, each, controller_of_gateway(each, classes)) for key, each in self.gateways().items())
         return {program_of(key): (each, name) for key, each, name in found if name is not None}
 
+    def balancers(self) -> dict[str, Object]:
+        """Application load balancers that have a place, by what :meth:`view` calls them."""
+        found = self._objects[APPLICATIONLOADBALANCERS].values()
+        return {balancer(each["spec"]["group"]): each for each in found if (each.get("status") or {}).get("netns")}
+
+    def views(self) -> dict[str, View]:
+        """Of all that have proxies."""
+        return {name: self.view(name) for name in (*self.controllers(), *self.balancers())}
+
     def view(self, controller: str) -> View:
-        """What a controller does with what there is."""
+        """What a controller does with what there is, or an application load balancer."""
+        if controller.startswith(_BALANCER):
+            return self._view_of_balancer(controller)
         if controller in (gateways := self._our_gateways()):
             return self._gateway_view(controller, *gateways[controller])
         if controller == PROGRAM_NAME:
             config, problems = self._config(self._istio())
             return View({}, config, problems, ())
-        classes = self._objects[INGRESSCLASSES]
-        taken = {key: i for key, i in self.ingresses().items() if controller_of(i, classes) == controller}
+        taken = self._taken(controller)
         routing = dialect_of(controller)(taken.values(), self._look_up)
         config, problems = self._config(routing)
         return View(taken, config, problems, self._addresses(controller))
+
+    def _taken(self, controller: str) -> dict[Key, Object]:
+        classes = self._objects[INGRESSCLASSES]
+        return {key: i for key, i in self.ingresses().items() if controller_of(i, classes) == controller}
+
+    def _view_of_balancer(self, name: str) -> View:
+        """Nothing without Ingresses."""
+        found, there = self.groups()[0].get(name.removeprefix(_BALANCER)), self.balancers().get(name)
+        routing = alb.routing_of(found, self._objects[SERVICES]) if found is not None else Routing((), {})
+        taken = {key_of(each): each for each in found.members} if found is not None else {}
+        config, problems = self._config(routing)
+        return View(taken, config, problems, (there["spec"]["hostname"],) if there is not None else ())
+
+    def groups(self) -> tuple[dict[str, Group], tuple[Problem, ...]]:
+        """The Ingresses of class ``alb`` by group, and what is wrong with those that are in none."""
+        if self._groups[0] != self.version:
+            classes, params = self._objects[INGRESSCLASSES], self._objects[INGRESSCLASSPARAMS]
+            taken = self._taken(ALB_CONTROLLER).values()
+            groups, problems = groups_of(as_its_class_says(ingress, classes, params) for ingress in taken)
+            self._groups = self.version, {group.id: group for group in groups}, tuple(problems)
+        return self._groups[1:]
 
     def _gateway_view(self, controller: str, gateway: Object, name: str) -> View:
         world = World(
@@ -191,6 +246,8 @@ class State:
     def _endpoints(self, upstream: Upstream, backend: Backend) -> Endpoints:
         key = Key(backend.namespace, backend.service)
         service = self._objects[SERVICES].get(key)
+        if upstream.reach is Reach.NODES:
+            return node_ports_of(backend, service, self._nodes.values())
         if upstream.cluster_address:
             return cluster_address_of(backend, service)
         return endpoints_of(backend, service, self._slices[key].values(), self._labelled(upstream))
@@ -238,6 +295,16 @@ class State:
                 found.update(dict.fromkeys(entry["ip"] for entry in entries if entry.get("ip")))
         return tuple(found)
 
+    def _file_node(self, key: Key, node: Object | None) -> bool:
+        """Whether that is a change for load balancers."""
+        before = self._nodes.pop(key, None)
+        address = None
+        if node is not None and takes_traffic(node):
+            address = next((each for each in internal_ips(node) if ":" not in each), None)
+        if address is not None:
+            self._nodes[key] = address
+        return before != address
+
     def _labelled(self, upstream: Upstream) -> Callable[[Object], bool]:
         """Which endpoints an upstream means: those of pods with its labels."""
         wanted = dict(upstream.labels)
@@ -271,6 +338,9 @@ class State:
 
     def alone(self, controller: str, ingress: Object) -> Routing:
         """What an Ingress would say if it were the only one of a controller."""
+        if controller.startswith(_BALANCER):
+            groups, _ = groups_of([ingress])
+            return alb.routing_of(groups[0], self._objects[SERVICES]) if groups else Routing((), {})
         return dialect_of(controller)([ingress], self._look_up)
 
     def _file_slice(self, key: Key, before: Object | None, after: Object | None) -> None:

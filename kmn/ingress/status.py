@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from kmn.ingress.gateway.report import StatusChange
 from kmn.ingress.model import Owner, Problem
@@ -55,6 +56,14 @@ def _addresses(ingress: Object) -> tuple[str, ...]:
     return tuple(entry.get("ip") or entry.get("hostname") or "" for entry in entries)
 
 
+def _is_ip(address: str) -> bool:
+    try:
+        ip_address(address)
+    except ValueError:
+        return False
+    return True
+
+
 class Writer:
     """Writes reports, in a thread: the API is asked over HTTPS. Each problem is told once as long as it lasts."""
 
@@ -67,7 +76,7 @@ class Writer:
         """False when something could not be written: the object is gone, or the API is away."""
         complete = True
         for key, addresses in report.addresses:
-            entries = [{"ip": address} for address in addresses]
+            entries = [{"ip" if _is_ip(address) else "hostname": address} for address in addresses]
             patch = {"status": {"loadBalancer": {"ingress": entries or None}}}
             try:
                 self._client.patch(INGRESSES, key.namespace, key.name, patch, subresource="status")

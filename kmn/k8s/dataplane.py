@@ -7,12 +7,14 @@ them into flows. Nothing else passes between the two.
 from __future__ import annotations
 
 __all__ = [
+    "ALB_CONTROLLER",
     "BRIDGE",
     "CONTROLLER_PORT",
     "CT_ZONES",
     "DATAPATH_ID",
     "DATAPLANE_NAME",
     "EGRESS_ADDRESS",
+    "FIRST_BALANCER_OFPORT",
     "FIRST_POD_OFPORT",
     "GATEWAY",
     "GATEWAY_CONTROLLERS",
@@ -22,6 +24,7 @@ __all__ = [
     "HOST_OFPORT",
     "INGRESS_CONTROLLERS",
     "IPVS_SCHEDULERS",
+    "LAST_BALANCER_OFPORT",
     "MAC",
     "NETNS",
     "OBSERVED_RESOURCES",
@@ -33,6 +36,7 @@ __all__ = [
     "REJECT_IP",
     "REJECT_IPV6",
     "REJECT_PORT",
+    "TRAEFIK_CONTROLLER",
     "UPLINK_MAC",
     "UPLINK_NEXT_HOP_MAC",
     "UPLINK_OFPORT",
@@ -70,7 +74,9 @@ CONTROLLER_PORT = 6653  # the controller listens on 127.0.0.1 in each node's nam
 IPVS_SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sh")
 
 # Ingress controllers as their users know them: the name of their class, and its spec.controller.
-INGRESS_CONTROLLERS = {"nginx": "k8s.io/ingress-nginx"}
+ALB_CONTROLLER = "ingress.k8s.aws/alb"
+TRAEFIK_CONTROLLER = "traefik.io/ingress-controller"
+INGRESS_CONTROLLERS = {"nginx": "k8s.io/ingress-nginx", "alb": ALB_CONTROLLER, "traefik": TRAEFIK_CONTROLLER}
 
 # Controllers of Gateways likewise: the GatewayClass that their guides use, and its spec.controllerName.
 GATEWAY_CONTROLLERS = {
@@ -93,6 +99,8 @@ CT_ZONES = (1, 2)
 UPLINK_OFPORT = 1
 HOST_OFPORT = 2
 FIRST_POD_OFPORT = 10
+# Of the edge's: outside hosts have those of pods, application load balancers these.
+FIRST_BALANCER_OFPORT, LAST_BALANCER_OFPORT = 10_000, 60_000
 
 # Every pod sees its gateway at this address, on every node: frames are routed, never switched.
 GATEWAY_MAC = "0a:58:a9:fe:01:01"
@@ -119,6 +127,7 @@ OBSERVED_RESOURCES = (
     "services",
     "endpointslices",
     "edges",
+    "applicationloadbalancers",
     "namespaces",
     "networkpolicies",
     "adminnetworkpolicies",

@@ -25,7 +25,10 @@ __all__ = [
     "Network",
     "is_ours",
     "read_load_balancer",
+    "takes_traffic",
 ]
+
+_EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -74,6 +77,13 @@ class LoadBalancer:
     wanted: tuple[Address, ...] = ()  # addresses asked for, the first free one of each family is given
     problems: list[str] = field(default_factory=list)  # values that cannot be used, in words
     not_emulated: list[str] = field(default_factory=list)  # annotations without effect, in words
+
+
+def takes_traffic(node: Object) -> bool:
+    """Whether load balancers send to a node. Not when it is not ready, being deleted, or excluded by its label."""
+    ready = objects.condition(node, "Ready")
+    excluded = _EXCLUDED in objects.labels(node) or node["metadata"].get("deletionTimestamp")
+    return not excluded and (ready is None or ready["status"] == "True")
 
 
 def is_ours(service: Object) -> bool:

@@ -17,6 +17,7 @@ from kmn.k8s.errors import ApiError, Reason
 __all__ = [
     "ADMINNETWORKPOLICIES",
     "ALL",
+    "APPLICATIONLOADBALANCERS",
     "BACKENDTLSPOLICIES",
     "BASELINEADMINNETWORKPOLICIES",
     "CLUSTERNETWORKPOLICIES",
@@ -36,12 +37,14 @@ __all__ = [
     "GRPCROUTES",
     "HTTPROUTES",
     "INGRESSCLASSES",
+    "INGRESSCLASSPARAMS",
     "INGRESSES",
     "ISTIO_DESTINATIONRULES",
     "ISTIO_GATEWAYS",
     "ISTIO_VIRTUALSERVICES",
     "JOBS",
     "LISTENERSETS",
+    "MIDDLEWARES",
     "NAMESPACES",
     "NETWORKPOLICIES",
     "NODES",
@@ -126,7 +129,16 @@ def _in(group_version: str, plural: str, kind: str, *short: str, **flags: object
     return Resource(group, version, plural, kind, short=short, **flags)  # type: ignore[arg-type]
 
 
-_CUSTOM_GROUPS = frozenset(("kmn.io", "policy.networking.k8s.io", "gateway.networking.k8s.io", "networking.istio.io"))
+_CUSTOM_GROUPS = frozenset(
+    (
+        "kmn.io",
+        "policy.networking.k8s.io",
+        "gateway.networking.k8s.io",
+        "networking.istio.io",
+        "traefik.io",
+        "elbv2.k8s.aws",
+    )
+)
 
 _WORKLOAD = {"status": True, "effect": True, "categories": ("all",)}
 _CLUSTER = {"namespaced": False}
@@ -160,6 +172,12 @@ ENDPOINTSLICES = _in("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", e
 NETWORKPOLICIES = _in("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", "netpol", effect=True)
 INGRESSES = _in("networking.k8s.io/v1", "ingresses", "Ingress", "ing", status=True, effect=True)
 INGRESSCLASSES = _in("networking.k8s.io/v1", "ingressclasses", "IngressClass", effect=True, **_CLUSTER)
+
+# What is said of all Ingresses of a class alb; what requests go through, of Ingresses of class traefik.
+INGRESSCLASSPARAMS = _in(
+    "elbv2.k8s.aws/v1beta1", "ingressclassparams", "IngressClassParams", effect=True, **_CLUSTER
+)  # fmt: skip
+MIDDLEWARES = _in("traefik.io/v1alpha1", "middlewares", "Middleware", effect=True)
 
 # Policies of the cluster's administrators. The newer version has one kind for what the older one has two for.
 _CLUSTERWIDE = {"status": True, "effect": True, **_CLUSTER}
@@ -197,9 +215,15 @@ ISTIO_VIRTUALSERVICES = _in(_ISTIO_V1, "virtualservices", "VirtualService", "vs"
 ISTIO_DESTINATIONRULES = _in(_ISTIO_V1, "destinationrules", "DestinationRule", "dr", effect=True, **_ISTIO)
 
 # kmn's own. A Cluster is the resolved cluster file; an Edge is the way to the emulated internet; a DataPlane is what
-# the controller reports: how far the flows of every bridge have come.
+# the controller reports: how far the flows of every bridge have come. An ApplicationLoadBalancer is what Ingresses of
+# class alb ask for: a proxy outside the cluster. Its spec: {group, scheme, hostname, listeners: [{port, protocol,
+# sources}]}; its status, once it has a place at the edge: {address, mac, ofport, netns}.
 CLUSTERS = _in("kmn.io/v1", "clusters", "Cluster", effect=True, **_CLUSTER)
 EDGES = _in("kmn.io/v1", "edges", "Edge", effect=True, **_CLUSTER)
+APPLICATIONLOADBALANCERS = _in(
+    "kmn.io/v1", "applicationloadbalancers", "ApplicationLoadBalancer", "alb", "albs", status=True, effect=True,
+    **_CLUSTER,
+)  # fmt: skip
 DATAPLANES = _in("kmn.io/v1", "dataplanes", "DataPlane", "dp", status=True, effect=True, **_CLUSTER)
 
 ALL: tuple[Resource, ...] = (
@@ -250,6 +274,8 @@ ALL: tuple[Resource, ...] = (
     _in(_ISTIO_V1, "workloadentries", "WorkloadEntry", "we", **_ISTIO),
     _in(_ISTIO_V1, "workloadgroups", "WorkloadGroup", "wg", **_ISTIO),
     _in("networking.istio.io/v1alpha3", "envoyfilters", "EnvoyFilter", **_ISTIO),
+    INGRESSCLASSPARAMS,
+    MIDDLEWARES,
     _in("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),
     _in("autoscaling/v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", status=True),
     _in("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", status=True),
@@ -272,6 +298,7 @@ ALL: tuple[Resource, ...] = (
         **_CLUSTER),
     CLUSTERS,
     EDGES,
+    APPLICATIONLOADBALANCERS,
     DATAPLANES,
 )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Which pods a program of kmn's own runs in: those whose annotation ``kmn.io/program`` names it, as soon as they have a
-namespace. What it does there is its own business (``kmn.dns.server``, ``kmn.ingress.proxy``)."""
+namespace. Objects that are no pods may be places for it, too. What it does there is its own business
+(``kmn.dns.server``, ``kmn.ingress.proxy``)."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ P = TypeVar("P", bound=PodProgram)
 class Placement(Generic[P]):
     """Starts and stops a program as its pods come and go. ``make`` makes what runs in one pod.
 
-    ``started`` is called whenever one has started.
+    ``started`` is called whenever one has started. ``place`` tells where objects that are no pods want the program.
     """
 
     def __init__(
@@ -55,19 +56,21 @@ class Placement(Generic[P]):
         *,
         detail: Callable[[Object], str] | None = None,
         started: Callable[[], None] = lambda: None,
+        place: Callable[[Object], Place | None] | None = None,
     ) -> None:
         self._program = program
         self._make = make
         self._detail = detail or (lambda pod: "")
         self._started = started
+        self._place = place or self._in_pod
         self._wanted: dict[Key, Place] = {}
         self._running: dict[Key, tuple[Place, int, P]] = {}  # with the namespace's inode
         self._failures: dict[Key, str] = {}
         self._changed = asyncio.Event()
 
-    def update(self, key: Key, pod: Object | None) -> None:
-        """Take a pod's new state in; None: it is gone."""
-        place = self._place(pod) if pod is not None else None
+    def update(self, key: Key, obj: Object | None) -> None:
+        """Take the new state of a pod, or of what else places are, in; None: it is gone."""
+        place = self._place(obj) if obj is not None else None
         if place is not None:
             self._wanted[key] = place
             self._changed.set()
@@ -118,19 +121,19 @@ class Placement(Generic[P]):
             await program.stop()
             if self._failures.get(key) != str(error):
                 self._failures[key] = str(error)
-                log.warning("Pod %s: %s cannot start yet: %s", key, self._program, error)
+                log.warning("%s: %s cannot start yet: %s", key, self._program, error)
             return
         self._failures.pop(key, None)
         self._running[key] = (place, inode, program)
         self._started()
-        log.info("Pod %s: %s on %s", key, self._program, ", ".join(place.addresses))
+        log.info("%s: %s on %s", key, self._program, ", ".join(place.addresses))
 
     async def _stop(self, key: Key) -> None:
         _, _, program = self._running.pop(key)
         await program.stop()
-        log.info("Pod %s: %s stopped", key, self._program)
+        log.info("%s: %s stopped", key, self._program)
 
-    def _place(self, pod: Object) -> Place | None:
+    def _in_pod(self, pod: Object) -> Place | None:
         """Where a pod wants the program, None if it does not or is not bound to an address yet."""
         status = pod.get("status") or {}
         netns = annotation(pod, NETNS)

@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kmn.ingress.dialects import nginx
+from kmn.ingress.dialects.traefik import rules as traefik
 from kmn.ingress.routing import Dialect, plain_routing
+from kmn.k8s.dataplane import TRAEFIK_CONTROLLER
 
 __all__ = ["DIALECTS", "dialect_of"]
 
 DIALECTS: Mapping[str, Dialect] = {
     "k8s.io/ingress-nginx": nginx.routing_of,
+    TRAEFIK_CONTROLLER: traefik.routing_of,
 }
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from kmn.ingress.backends import Endpoints
 from kmn.ingress.envoy.forms import Resource, address, kind, seconds, typed
-from kmn.ingress.model import Balance, Protocol, Upstream
+from kmn.ingress.model import Balance, HealthCheck, Protocol, Upstream
 
 __all__ = ["cluster"]
 
 _MANY = 1_000_000  # no limit: Envoy's own are for one upstream of a mesh
+_ALL_ILL = 1  # percent, which Envoy rounds: none of up to a hundred is well
 _POLICIES = {
     Balance.ROUND_ROBIN: "ROUND_ROBIN",
     Balance.LEAST_REQUESTS: "LEAST_REQUEST",
@@ -19,7 +20,9 @@ _CONNECT_TIMEOUT = 5.0  # seconds, as ingress-nginx' proxy-connect-timeout
 
 def cluster(upstream: Upstream, endpoints: Endpoints) -> Resource:
     """Without endpoints requests are answered 503."""
-    ends = [{"endpoint": {"address": address(ip, port)}} for ip, port in endpoints.addresses]
+    check = upstream.health.port if upstream.health is not None else None
+    elsewhere = {"health_check_config": {"port_value": check}} if check is not None else {}
+    ends = [{"endpoint": {"address": address(ip, port), **elsewhere}} for ip, port in endpoints.addresses]
     thresholds = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), _MANY)
     name = str(upstream)
     patience = _CONNECT_TIMEOUT if upstream.connect_timeout is None else upstream.connect_timeout
@@ -32,6 +35,7 @@ def cluster(upstream: Upstream, endpoints: Endpoints) -> Resource:
         "circuit_breakers": {"thresholds": [thresholds]},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": ends}]},
         **_protocol(endpoints.spoken(upstream)),
+        **(_checked(upstream.health, endpoints.spoken(upstream)) if upstream.health is not None else {}),
     }
 
 
@@ -48,6 +52,25 @@ def _by_name(resolver: str) -> Resource:
         "respect_dns_ttl": True,
         "wait_for_warm_on_init": False,
     }
+
+
+def _checked(health: HealthCheck, protocol: Protocol) -> Resource:
+    """Fields of a cluster whose endpoints are asked. Where all are ill, all get requests."""
+    codec = "HTTP2" if protocol in (Protocol.H2C, Protocol.H2) else "HTTP1"
+    question: Resource = {
+        "path": health.path,
+        "codec_client_type": codec,
+        "expected_statuses": [{"start": first, "end": last + 1} for first, last in health.codes],
+    }
+    check = {
+        "timeout": seconds(health.timeout),
+        "interval": seconds(health.interval),
+        "no_traffic_interval": seconds(health.interval),
+        "healthy_threshold": health.healthy,
+        "unhealthy_threshold": health.unhealthy,
+        **({"tcp_health_check": {}} if health.grpc else {"http_health_check": question}),
+    }
+    return {"health_checks": [check], "common_lb_config": {"healthy_panic_threshold": {"value": _ALL_ILL}}}
 
 
 def _protocol(protocol: Protocol) -> Resource:

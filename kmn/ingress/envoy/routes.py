@@ -19,6 +19,7 @@ from kmn.ingress.model import (
     Host,
     How,
     Keyed,
+    Manner,
     Match,
     Mirror,
     Redirect,
@@ -49,6 +50,10 @@ _CODES = {
     307: "TEMPORARY_REDIRECT",
     308: "PERMANENT_REDIRECT",
 }
+# What templates of redirects may have in them.
+_VARIABLES = {
+    "host": "%REQ(:AUTHORITY)%", "path": "%PATH(NQ)%", "target": "%REQ(:PATH)%", "query": "%QUERY_PARAMS(ORIG)%",
+}  # fmt: skip
 _UNDELIVERED = "connect-failure,refused-stream,reset-before-request"
 _ELSEWHERE = {
     "retry_host_predicate": [
@@ -77,9 +82,16 @@ def route_configuration(name: str, table: Table) -> Resource:
         "@type": kind("config.route.v3.RouteConfiguration"),
         "name": name,
         "ignore_port_in_host_matching": True,
-        "request_headers_to_add": [_header(key, value) for key, value in _FORWARDED.items()],
+        "request_headers_to_add": [_header(key, value) for key, value in _forwarded(table.manner)],
         "virtual_hosts": [*_error_pages(table), *hosts],
     }
+
+
+def _forwarded(manner: Manner) -> Iterator[tuple[str, str]]:
+    for name, value in _FORWARDED.items():
+        # Envoy itself adds the client's address to what is in X-Forwarded-For.
+        if not manner.keeps_forwarded_for or name == "X-Forwarded-Port":
+            yield name, value
 
 
 def _virtual_host(host: Host, fallback: Host) -> Resource:
@@ -122,13 +134,9 @@ def _routes(rules: Iterable[Rule], *guards: Resource) -> Iterator[Resource]:
         if treatment.body_limit is not None and treatment.body_streamed:
             length = {"name": "content-length", "range_match": {"start": treatment.body_limit + 1, "end": _HUGE}}
             yield {"name": rule.name, "match": _match(rule.match, (*guards, length)), **_TOO_LARGE}
-        route = {
-            "name": rule.name,
-            "match": _match(rule.match, guards),
-            **_action(rule),
-            **_headers(treatment.request_headers, treatment.response_headers),
-            **of_route(treatment),
-        }
+        route = {"name": rule.name, "match": _match(rule.match, guards), **_action(rule), **of_route(treatment)}
+        for name, values in _headers(treatment.request_headers, treatment.response_headers).items():
+            route[name] = [*route.get(name, ()), *values]
         if treatment.cors is not None:
             yield from _with_origin(route, rule, treatment.cors, guards)
         else:
@@ -240,6 +248,9 @@ def _regex(text: Text) -> str:
 def _action(rule: Rule) -> Resource:
     action = rule.action
     if isinstance(action, Redirect):
+        if action.template is not None:
+            location = _header("location", _filled(action.template))
+            return {"direct_response": {"status": action.code}, "response_headers_to_add": [location]}
         return {"redirect": _redirect(action, rule.match.path)}
     if isinstance(action, Answer):
         answer: Resource = {"direct_response": {"status": action.status}}
@@ -268,6 +279,14 @@ def _redirect(redirect: Redirect, path: Text) -> Resource:
     if redirect.prefix is not None:
         found |= _instead_of_prefix(path, redirect.prefix)
     return found
+
+
+def _filled(template: str) -> str:
+    """A template of a redirect, with Envoy's variables."""
+    text = _literal(template)
+    for name, variable in _VARIABLES.items():
+        text = text.replace(f"{{{name}}}", variable)
+    return text
 
 
 def _target(forward: Forward) -> Resource | None:

@@ -9,6 +9,7 @@ import controller_objects as make
 from controller.cluster import Cluster
 from controller.openflow.wire import CtFlush
 from controller.pipeline import EdgeTable, Feature
+from kmn.k8s.dataplane import GATEWAY_MAC, mac_of
 from kmn.k8s.objects import Object
 
 VIP = "192.0.2.1"
@@ -233,3 +234,65 @@ def test_egress_addresses() -> None:
     cluster.apply("namespaces", "DELETED", namespace)
     cluster.compute()
     assert len(flows(cluster, Feature.EGRESS)) == 1
+
+
+def proxy(scheme: str = "internet-facing", *sources: str) -> Object:
+    """An application load balancer with a listener on port 80."""
+    return {
+        "apiVersion": "kmn.io/v1",
+        "kind": "ApplicationLoadBalancer",
+        "metadata": {"name": "k8s-web"},
+        "spec": {"scheme": scheme, "listeners": [{"port": 80, "sources": list(sources or ("0.0.0.0/0",))}]},
+        "status": {"address": VIP, "mac": mac_of(VIP), "ofport": 1000, "netns": "x"},
+    }
+
+
+MAC = "0a:58:c0:00:02:01"
+PLACE = [
+    f"table=0, priority=100,arp,in_port=1000,dl_src={MAC},arp_spa=192.0.2.1,arp_sha={MAC} actions=goto_table:4",
+    f"table=0, priority=100,ip,in_port=1000,dl_src={MAC},dl_dst={GATEWAY_MAC},nw_src=192.0.2.1 actions=goto_table:12",
+    "table=16, priority=110,ip,in_port=1,nw_dst=192.0.2.1 actions=goto_table:28",
+    "table=16, priority=110,ip,in_port=1000,nw_dst=10.244.0.0/16 actions=goto_table:52",
+]
+
+
+def test_an_application_load_balancer_is_reached_at_its_listeners() -> None:
+    cluster = given(applicationloadbalancers=[proxy()])
+    found = flows(cluster, Feature.LOAD_BALANCER)
+    assert [line for line in found if line in PLACE] == PLACE
+    assert flows(cluster, Feature.LOAD_BALANCER, EdgeTable.SERVICE) == [
+        "table=28, priority=190,ip,nw_dst=192.0.2.1 actions=drop",
+        "table=28, priority=200,tcp,nw_dst=192.0.2.1,tp_dst=80 actions=goto_table:52",
+        "table=28, priority=210,tcp,in_port=1,nw_dst=192.0.2.1,tp_dst=80 actions=goto_table:52",
+    ]
+    cluster.apply("applicationloadbalancers", "DELETED", proxy())
+    cluster.compute()
+    assert flows(cluster, Feature.LOAD_BALANCER) == []
+
+
+def test_an_application_load_balancer_sees_the_cluster_under_the_gateways_address() -> None:
+    cluster = given(applicationloadbalancers=[proxy("internet-facing", "203.0.113.0/24", "10.0.0.0/8")])
+    assert flows(cluster, Feature.LOAD_BALANCER, EdgeTable.SERVICE) == [
+        "table=28, priority=190,ip,nw_dst=192.0.2.1 actions=drop",
+        "table=28, priority=200,tcp,nw_src=10.0.0.0/8,nw_dst=192.0.2.1,tp_dst=80 actions=goto_table:52",
+        "table=28, priority=200,tcp,nw_src=203.0.113.0/24,nw_dst=192.0.2.1,tp_dst=80 actions=goto_table:52",
+        "table=28, priority=210,tcp,in_port=1,nw_dst=192.0.2.1,tp_dst=80 actions=drop",
+    ]
+
+
+def test_an_internal_application_load_balancer_is_for_the_cluster_whose_addresses_it_sees() -> None:
+    cluster = given(applicationloadbalancers=[proxy("internal", "10.244.1.0/24")])
+    assert flows(cluster, Feature.LOAD_BALANCER, EdgeTable.SERVICE) == [
+        "table=28, priority=190,ip,nw_dst=192.0.2.1 actions=drop",
+        "table=28, priority=200,tcp,in_port=1,nw_src=10.244.1.0/24,nw_dst=192.0.2.1,tp_dst=80 actions=goto_table:52",
+    ]
+    [kept] = flows(cluster, Feature.LOAD_BALANCER, EdgeTable.SNAT)
+    assert kept.startswith("table=84, priority=150,ip,in_port=1,nw_dst=192.0.2.1 actions=ct(commit,zone=1")
+
+
+def test_an_application_load_balancer_that_makes_no_sense_is_told_of() -> None:
+    wrong = proxy("internal", "somewhere")
+    cluster = given(applicationloadbalancers=[wrong])
+    assert flows(cluster, Feature.LOAD_BALANCER) == []
+    [problem] = cluster.malformed.values()
+    assert problem.startswith("ApplicationLoadBalancer k8s-web: spec.listeners or status cannot be used")

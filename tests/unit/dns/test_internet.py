@@ -25,11 +25,15 @@ REVERSED = "a.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.3.0.2.0.8.b.d.0.1.0.0.2.ip6.
         ("113.0.203.in-addr.arpa", "PTR", "NOERROR", []),
         ("e3.internet.test", "A", "NXDOMAIN", []),
         ("example.org", "A", "NXDOMAIN", []),
+        ("k8s-web-1.us-east-1.elb.amazonaws.com", "A", "NOERROR", ["192.0.2.1"]),
+        ("elb.amazonaws.com", "A", "NOERROR", []),
+        ("k8s-web-2.us-east-1.elb.amazonaws.com", "A", "NXDOMAIN", []),
     ],
 )
 def test_names(name: str, kind: str, rcode: str, answers: list[str]) -> None:
     table = InternetNames()
-    table.replace([("e1", ("203.0.113.10", "2001:db8:203::a")), ("e2", ("203.0.113.11",))])
+    balancers = [("k8s-web-1.us-east-1.elb.amazonaws.com", "192.0.2.1")]
+    table.replace([("e1", ("203.0.113.10", "2001:db8:203::a")), ("e2", ("203.0.113.11",))], balancers)
     reply = Responder(table).respond(bytes(dnslib.DNSRecord.question(name, kind).pack()))
     assert isinstance(reply, bytes)
     message = dnslib.DNSRecord.parse(reply)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from kmn.ingress.dialects.nginx.annotations import Annotations
 from kmn.ingress.dialects.nginx.services import service_of_url
-from kmn.ingress.model import Authorization, BasicAuth, Cors, How, Owner, RateLimit, Sources, Text
+from kmn.ingress.model import PASSWORD_HASH, Authorization, BasicAuth, Cors, How, Owner, RateLimit, Sources, Text
 from kmn.ingress.routing import Find
 from kmn.k8s.objects import Key, Object
 from kmn.k8s.resources import SECRETS
@@ -24,7 +24,6 @@ _METHODS = "GET, PUT, POST, DELETE, PATCH, OPTIONS"
 _HEADERS = "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization"
 _MAX_AGE = 1_728_000
 # Those that can be compared: by SHA-1 and by MD5, as Apache and crypt have it.
-_HASH = re.compile(r"\{SHA\}[A-Za-z0-9+/]{27}=|\$(apr1|1)\$[./A-Za-z0-9]{0,8}\$[./A-Za-z0-9]{22}")
 _BURST = 5  # times a limit, at once
 
 
@@ -108,7 +107,7 @@ def _lines(secret: Object, form: str) -> list[_Line]:
 def _users(given: Annotations, lines: list[_Line]) -> list[tuple[str, str]]:
     found, others = [], []
     for line in lines:
-        if line.user and _HASH.fullmatch(line.hash):
+        if line.user and PASSWORD_HASH.fullmatch(line.hash):
             found.append((line.user, line.hash))
         else:
             others.append(line.user)
