@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+from kmn.ingress.demands import FIELDS, demands_of, is_allowed
 from kmn.ingress.match import Candidate, Decision, Request, decide, named, shown_path
 from kmn.ingress.model import (
     ANY_HOST,
@@ -210,13 +211,16 @@ class _Way(NamedTuple):
     def by_rule(self, decision: Decision, rule: Rule, *, tls: bool) -> Explanation:
         request, treatment = self.asked.request, rule.treatment
         if treatment.https_only is not None and not tls:
-            where = https_location(request)
+            where = https_location(request, without_slash=treatment.https_without_slash)
             return self.end(decision, treatment.https_only, "the rule wants TLS", location=where)
         if isinstance(rule.action, Redirect):
             where = location(rule, rule.action, request, self.asked.scheme)
             return self.end(decision, rule.action.code, "the rule redirects", location=where)
         if isinstance(rule.action, Answer):
-            return self.end(decision, rule.action.status, "the rule says so, nobody is asked")
+            answer = rule.action
+            return self.end(decision, answer.status, "the rule says so, nobody is asked", location=answer.location)
+        if self.asked.client and not is_allowed(treatment.sources, self.asked.client):
+            return self.end(decision, 403, f"clients with address {self.asked.client} may not ask")
         targets = tuple(_targets(rule.action.shares, self.view, self.place))
         status, reason = _forwarded(rule.action, targets)
         return self.end(
@@ -257,7 +261,7 @@ def _end(name: str, ip: str, port: int) -> str:
 
 
 # Fields of a treatment that have words of their own here; of others, name and value are shown.
-_TOLD = ("https_only", "rewrite", "request_headers", "response_headers", "mirrors", "timeout")
+_TOLD = ("https_only", "rewrite", "request_headers", "response_headers", "mirrors", "timeout", *FIELDS)
 
 
 def _treated(treatment: Treatment, rule: Rule, asked: Asked) -> Iterator[str]:
@@ -277,6 +281,7 @@ def _treated(treatment: Treatment, rule: Rule, asked: Asked) -> Iterator[str]:
         yield f"a copy of {percent} of the requests goes to {mirror.upstream.backend}"
     if treatment.timeout is not None:
         yield f"answered 504 after {treatment.timeout:g} s"
+    yield from demands_of(treatment)
     for field in fields(treatment):
         value = getattr(treatment, field.name)
         if field.name not in _TOLD and value != field.default:

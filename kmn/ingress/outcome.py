@@ -52,13 +52,15 @@ def location(rule: Rule, redirect: Redirect, request: Request, scheme: str) -> s
         path = redirect.path
     elif redirect.prefix is not None:
         path = _instead_of_prefix(rule.match.path, redirect.prefix, path)
-    query = f"?{request.query}" if request.query and "?" not in path else ""
+    query = f"?{request.query}" if redirect.query and request.query and "?" not in path else ""
     return f"{wanted}://{host}{port}{path}{query}"
 
 
-def https_location(request: Request) -> str:
-    """Where a rule that wants TLS sends those who come without."""
-    return f"https://{_host_for(request.authority, 'http', 'https')}{request.target}"
+def https_location(request: Request, *, without_slash: bool = False) -> str:
+    """Where a rule that wants TLS sends those who come without; the slash is that at the path's end."""
+    path = request.path.removesuffix("/") if without_slash else request.path
+    query = f"?{request.query}" if request.query else ""
+    return f"https://{_host_for(request.authority, 'http', 'https')}{path}{query}"
 
 
 def _host_for(host: str, before: str, after: str) -> str:

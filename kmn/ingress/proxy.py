@@ -60,6 +60,7 @@ class PodProxy:
         self._clusters = config.clusters  # in Envoy's file: those that no route names any more among them
         self._sweeping: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = False
         self._version = 0
         self._lock = asyncio.Lock()
         self.log = LogKeeper(folder / ACCESS_LOG_FILE, self._reopen_logs, count)
@@ -95,6 +96,7 @@ class PodProxy:
 
     async def stop(self) -> None:
         """Connections end; the files, keys among them, are gone."""
+        self._ended = True  # a change that is under way begins no sweep any more
         if self._sweeping is not None:
             self._sweeping.cancel()
         for task in self._tasks:
@@ -138,6 +140,8 @@ class PodProxy:
 
         if self._sweeping is not None:
             self._sweeping.cancel()
+        if self._ended:
+            return
         self._sweeping = asyncio.get_running_loop().call_later(_CALM, begin)
 
     async def _sweep(self) -> None:

@@ -230,7 +230,7 @@ class TestTreatment:
         assert found.treatment == (
             "the backend sees path /p", "the backend sees host inner",
             "the backend sees client 192.0.2.7 in X-Forwarded-For and X-Real-IP", "answered 504 after 2.5 s",
-            "idle timeout: 9.0",
+            "answered 504 when nothing comes for 9 s",
         )  # fmt: skip
         assert [(target.backend, target.percent) for target in found.targets] == [("default/red:80", 75.0)]
         assert found.as_json()["backends"][0]["endpoints"] == ["10.0.0.1:8080"]
@@ -252,3 +252,24 @@ class TestTreatment:
         assert asked("http://any:5432/").targets[0].endpoints == ("10.0.0.1:8080",)
         refused = asked("https://a/")
         assert (refused.verdict, refused.entrance) == ("refused", "port 443, TLS, no certificate for the host")
+
+
+def ordered(**annotations: str) -> Object:
+    """An Ingress of ingress-nginx; names with underscores for hyphens."""
+    given = {f"nginx.ingress.kubernetes.io/{name.replace('_', '-')}": value for name, value in annotations.items()}
+    tls = [{"hosts": ["nginx.example"]}]
+    return ingress("nginx", rule("nginx.example", path("/", "red")), annotations=given, tls=tls)
+
+
+def test_orders_to_ingress_nginx() -> None:
+    plain = explained("http://nginx.example/a/?b=c", ordered())
+    assert (plain.status, plain.location) == (308, "https://nginx.example/a?b=c")
+    moved = explained("http://nginx.example/a", ordered(permanent_redirect="https://other.example/b"))
+    assert (moved.status, moved.location) == (301, "https://other.example/b")
+    root = explained("http://nginx.example/?b=c", ordered(app_root="/app"))
+    assert (root.status, root.location) == (302, "http://nginx.example/app")
+    some = ordered(whitelist_source_range="192.0.2.0/24", ssl_redirect="false", proxy_body_size="2k")
+    assert explained("http://nginx.example/", some, client="192.0.2.7").verdict == "forwarded"
+    turned_away = explained("http://nginx.example/", some, client="198.51.100.7")
+    assert (turned_away.status, turned_away.reason) == (403, "clients with address 198.51.100.7 may not ask")
+    assert "bodies of more than 2048 bytes are answered 413" in explained("http://nginx.example/", some).treatment
