@@ -26,9 +26,11 @@ class Counting:
 
     def __init__(self, look: Callable[[], None]) -> None:
         self._look = look
-        # Of pods and nodes, by address; those that are gone stay until their address is another's.
-        self._names: dict[str, str] = {}
-        self._tally = Tally(lambda address: self._names.get(address, ""))
+        # By address; those that are gone stay until their address is another's.
+        self._pods: dict[str, str] = {}
+        self._nodes: dict[str, str] = {}
+        # A pod on its node's network goes before the node.
+        self._tally = Tally(lambda address: self._pods.get(address) or self._nodes.get(address, ""))
 
     def take(self, controller: str, lines: Sequence[bytes]) -> None:
         """Lines of the access log of one of a controller's proxies."""
@@ -39,17 +41,17 @@ class Counting:
         for endpoint in (endpoint_slice or {}).get("endpoints") or ():
             pod = (endpoint.get("targetRef") or {}).get("name")
             if pod:
-                self._name(endpoint["addresses"], f"{key.namespace}/{pod}")
+                self._name(self._pods, endpoint["addresses"], f"{key.namespace}/{pod}")
 
     def name_node(self, key: Key, node: Object | None) -> None:
         """A Node says its addresses: connections to node ports are to it."""
         if node is not None:
-            self._name(internal_ips(node), f"node {key.name}")
+            self._name(self._nodes, internal_ips(node), f"node {key.name}")
 
-    def _name(self, addresses: Iterable[str], name: str) -> None:
+    def _name(self, known: dict[str, str], addresses: Iterable[str], name: str) -> None:
         names = dict.fromkeys(addresses, name)
-        if not names.items() <= self._names.items():
-            self._names |= names
+        if not names.items() <= known.items():
+            known |= names
             self._tally.forget_names()
 
     @contextlib.asynccontextmanager

@@ -15,10 +15,12 @@ from kmn.cli.ingresscounters import rows
 from kmn.cli.ingresslog import Filter
 from kmn.errors import UserError
 from kmn.ingress.accesslog import Entry, entry_of, rule_of, split_address
+from kmn.ingress.counting import Counting
 from kmn.ingress.logfile import LogReader, kept_lines, older
 from kmn.ingress.logkeeper import LogKeeper
 from kmn.ingress.model import Owner
 from kmn.ingress.tally import Count, Place, Tally, bucket_of, counts_of, middle_of
+from kmn.k8s.objects import Key
 
 RULE = "Ingress default/shop spec.rules[0].http.paths[1]"
 
@@ -135,6 +137,26 @@ def test_a_status_that_there_cannot_be(status: str) -> None:
 
 
 # --- counts
+
+
+def test_who_has_an_address_is_named(tmp_path: Path) -> None:
+    """A pod on its node's network goes before the node."""
+    counting = Counting(lambda: None)
+    for name, address in (("n1", "172.18.0.2"), ("n2", "172.18.0.3")):
+        counting.name_node(Key("", name), {"status": {"addresses": [{"type": "InternalIP", "address": address}]}})
+    on_host = {"addresses": ["172.18.0.3"], "targetRef": {"name": "agent"}}
+    counting.name_pods(Key("default", "agent-1"), {"endpoints": [on_host]})
+    counting.take("alb", [line(address=f"{address}:30080") for address in ("172.18.0.2", "172.18.0.3", "172.18.0.4")])
+
+    async def told() -> bytes:
+        async with counting.told(tmp_path / "counters.sock"):
+            reader, writer = await asyncio.open_unix_connection(tmp_path / "counters.sock")
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+    counts = counts_of(json.loads(asyncio.run(told())))
+    assert {place.pod for place in counts} == {"node n1", "default/agent", "172.18.0.4:30080"}
 
 
 def test_nothing_is_left_out() -> None:
