@@ -49,7 +49,8 @@ _DENIED = 503
 _ALIAS = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _TRIES = 3  # as upstream's proxy-next-upstream-tries
 _MANY_TRIES = 10  # for 0: no limit
-_FAILURES = r"(error|timeout|invalid_header|http_\d{3}|non_idempotent|off)(\s+\S+)*"
+_FAILURE = r"(error|timeout|invalid_header|http_[1-5][0-9][0-9]|non_idempotent|off)"
+_FAILURES = rf"{_FAILURE}(\s+{_FAILURE})*"
 
 
 @dataclass(frozen=True, slots=True)
