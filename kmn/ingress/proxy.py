@@ -96,7 +96,7 @@ class PodProxy:
 
     async def stop(self) -> None:
         """Connections end; the files, keys among them, are gone."""
-        self._ended = True  # a change that is under way begins no sweep any more
+        self._ended = True  # a change that is under way begins no sweep any more, and writes no file
         if self._sweeping is not None:
             self._sweeping.cancel()
         for task in self._tasks:
@@ -194,6 +194,8 @@ class PodProxy:
         return str(self._version)
 
     def _replace(self, name: str, content: Mapping[str, object]) -> None:
+        if self._ended:
+            return  # the folder goes, or is gone
         fresh = self._folder / f"{name}.new"
         fresh.touch(mode=0o600)  # keys are in some of them
         fresh.write_text(json.dumps(content))

@@ -81,6 +81,7 @@ class Reply:
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.status, self.location = response.status, response.getheader("location")
+        self.cookie = (response.getheader("set-cookie") or "").partition(";")[0]
         self.body = response.read().decode()
 
     @property
@@ -141,9 +142,9 @@ class World:
         return next(each for each in found if each["spec"]["group"] == group)
 
     def apply(self, *ingresses: Object) -> str:
-        """The address of the load balancer that they share, once it serves them."""
+        """The address of the load balancer that they share, once it serves them; with others that they need."""
         self.cluster.apply(*ingresses)
-        names = [each["metadata"]["name"] for each in ingresses]
+        names = [each["metadata"]["name"] for each in ingresses if each["kind"] == "Ingress"]
         eventually(lambda: all(self.name_of(name) for name in names), "names of load balancers")
         (hostname,) = {self.name_of(name) for name in names}
         found = self.cluster.client.list(APPLICATIONLOADBALANCERS).items
@@ -276,6 +277,24 @@ def test_only_listeners_and_networks_that_are_named_are_open(world: World) -> No
     world.remove("ports")
 
 
+def test_what_the_class_says_goes_before_annotations(world: World) -> None:
+    reference = {"apiGroup": "elbv2.k8s.aws", "kind": "IngressClassParams", "name": "public"}
+    of_class = {"controller": "ingress.k8s.aws/alb", "parameters": reference}
+    params = {"group": {"name": "all"}, "scheme": "internet-facing", "targetType": "ip"}
+    made = ingress("ruled", {"/*": "blue"}, scheme="internal")
+    made["spec"]["ingressClassName"] = "public"
+    address = world.apply(
+        {"apiVersion": "elbv2.k8s.aws/v1beta1", "kind": "IngressClassParams", "metadata": {"name": "public"},
+         "spec": params},
+        {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "public"},
+         "spec": of_class},
+        made,
+    )  # fmt: skip
+    assert world.until(lambda: world.ask(address), lambda reply: reply.status == 200).told["pod"] == "blue"
+    assert world.balancer("all")["spec"]["scheme"] == "internet-facing"
+    world.remove("ruled")
+
+
 def test_an_internal_one_is_for_the_cluster(world: World) -> None:
     address = world.apply(ingress("inside", {"/*": "blue"}, target_type="ip"))
     pod = world.cluster.pod("red")
@@ -318,6 +337,12 @@ def test_targets_that_are_not_well_get_no_requests(world: World) -> None:
         world.until(lambda: world.ask(address), lambda reply: reply.status == 200)
         pods = [reply.told["pod"] for _ in range(20) if (reply := world.ask(address)) is not None]
         assert pods == ["green"] * 20
+        # A client stays with a target where the target group says so.
+        sticky = "stickiness.enabled=true"
+        world.cluster.apply(ingress("well", {"/*": "blue"}, target_group_attributes=sticky, **notes))
+        first = world.until(lambda: world.ask(address), lambda reply: reply.cookie.startswith("AWSALB="))
+        stay = [reply.told["pod"] for _ in range(20) if (reply := world.ask(address, Cookie=first.cookie)) is not None]
+        assert stay == [first.told["pod"]] * 20
         # Where none is well all get requests.
         world.cluster.apply(ingress("well", {"/*": "blue"}, success_codes="404", **notes))
         for name in ("blue", "green"):

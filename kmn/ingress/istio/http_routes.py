@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from kmn.ingress.headers import is_changeable
+from kmn.ingress.istio.delegation import delegated
 from kmn.ingress.istio.destinations import Destinations, Found
 from kmn.ingress.model import (
     Action,
@@ -35,7 +36,7 @@ from kmn.ingress.model import (
 )
 from kmn.ingress.regexes import checked, groups_of
 from kmn.k8s.durations import seconds_of
-from kmn.k8s.objects import Object, namespace_of
+from kmn.k8s.objects import Key, Object, namespace_of
 
 __all__ = ["HttpRoutes"]
 
@@ -60,19 +61,31 @@ _REFERENCE = re.compile(r"\\([0-9])")
 
 
 class HttpRoutes:
-    """Rules of one VirtualService. ``note`` is told what has no effect."""
+    """Rules of one VirtualService. ``note`` is told what has no effect; ``delegates`` are those that routes may be left
+    to."""
 
-    def __init__(self, service: Object, owner: Owner, destinations: Destinations, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        service: Object,
+        owner: Owner,
+        destinations: Destinations,
+        note: Callable[[str], None],
+        delegates: Mapping[Key, Object],
+    ) -> None:
         self._service = service
         self._namespace = namespace_of(service)
         self._owner = owner
         self._destinations = destinations
         self._note = note
+        self._delegates = delegates
 
     def rules(self, port: int, gateways: Collection[str]) -> Iterator[Rule]:
         """For requests that come in by a server's port; ``gateways`` are the names that there are for its Gateway."""
         for index, route in enumerate(self._service["spec"].get("http") or ()):
             at = f"spec.http[{index}]"
+            if route.get("delegate"):
+                yield from self._delegated(at, route, port, gateways)
+                continue
             action, rewritable = self._action(at, route), route.get("rewrite") or {}
             for number, match in enumerate(route.get("match") or [{}]):
                 here = f"{at}.match[{number}]" if route.get("match") else at
@@ -86,6 +99,23 @@ class HttpRoutes:
                     continue
                 rewrite = self._with_host(rewrite, route)
                 yield Rule(wanted, action, self._owner, here, self._treatment(at, route, rewrite))
+
+    def _delegated(self, at: str, route: Fields, port: int, gateways: Collection[str]) -> Iterator[Rule]:
+        named = route["delegate"]
+        key = Key(named.get("namespace") or self._namespace, named.get("name") or "")
+        target = self._delegates.get(key)
+        if target is None or target["spec"].get("hosts"):
+            why = "does not exist" if target is None else "has hosts, so nothing can be left to it"
+            self._note(f"{at}.delegate: VirtualService {key} {why}: the route has no effect")
+            return
+        inner = HttpRoutes(
+            delegated(route, target),
+            Owner(target["kind"], *key),
+            self._destinations,
+            lambda text: self._note(f"{at}.delegate: {text}"),
+            {},  # there is one level of it
+        )
+        yield from inner.rules(port, gateways)
 
     def _applies(self, at: str, match: Fields, gateways: Collection[str]) -> bool:
         if match.get("gateways") and not set(match["gateways"]) & set(gateways):
@@ -106,9 +136,6 @@ class HttpRoutes:
                 self._note(f"{at}.directResponse.body: more than {_LONGEST_BODY} bytes: it is left out")
                 body = ""
             return Answer(answer["status"], body)
-        if route.get("delegate"):
-            self._note(f"{at}.delegate is not emulated: requests are answered 404")
-            return Answer(404)
         return Forward(tuple(self._shares(at, route.get("route") or [])))
 
     def _shares(self, at: str, routes: list[Fields]) -> Iterator[Share]:

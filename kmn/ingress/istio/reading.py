@@ -92,6 +92,7 @@ class _Reader:
         self.problems: list[Problem] = []
         self._world = world
         self._services = sorted(world.virtual_services, key=route_age)
+        self._by_key = {key_of(service): service for service in self._services}
         self._destinations = Destinations(world.services, world.destination_rules)
 
     # --- servers
@@ -185,7 +186,7 @@ class _Reader:
                     rules[host].append([redirect])
             for service, names, hosts in self._bound(server):
                 owner = _owner(service)
-                read = HttpRoutes(service, owner, self._destinations, self._noter(owner))
+                read = HttpRoutes(service, owner, self._destinations, self._noter(owner), self._by_key)
                 found = [redirect] if server.redirects else list(read.rules(server.number, names))
                 for host in hosts:
                     rules[host].append(found)
@@ -247,6 +248,8 @@ class _Reader:
                 why = "no pods of a gateway have these labels: use istio: ingressgateway"
                 self._problem(Owner(ISTIO_GATEWAY_KIND, *key), "NoController", f"spec.selector: {why}")
         for service in self._services:
+            if not service["spec"].get("hosts"):
+                continue  # others leave routes to it
             note = self._noter(_owner(service))
             gateways = service["spec"].get("gateways") or [_MESH]
             if _MESH in gateways:

@@ -142,6 +142,12 @@ def slices(world: World, name: str = "web") -> list[Object]:
     return world.client.list(ENDPOINTSLICES, "default", label_selector=f"{SERVICE_NAME}={name}").items
 
 
+def in_endpoints(world: World) -> list[str]:
+    """Ready addresses of the Endpoints, which follow the slices."""
+    subsets = [subset for each in world.client.list(ENDPOINTS).items for subset in each.get("subsets") or ()]
+    return sorted(address["ip"] for subset in subsets for address in subset.get("addresses") or ())
+
+
 def ready(world: World, name: str = "web") -> list[str]:
     found = [e for s in slices(world, name) for e in s["endpoints"] if e["conditions"]["ready"]]
     return sorted(address for e in found for address in e["addresses"])
@@ -157,8 +163,7 @@ async def test_slices_follow_pods_and_go_with_the_service() -> None:
         assert labels(found)[MANAGED_BY] == "endpointslice-controller.k8s.io"
         assert found["metadata"]["ownerReferences"][0]["kind"] == "Service"
         assert found["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
-        [subset] = world.get(ENDPOINTS, "web")["subsets"]
-        assert sorted(a["ip"] for a in subset["addresses"]) == ready(world)
+        await world.until(lambda: in_endpoints(world) == ready(world))
         first = world.pods()[0]
         world.set_status(first, "Running", ready=False)
         await world.until(lambda: len(ready(world)) == 2)
@@ -311,7 +316,7 @@ async def test_slices_follow_the_families_of_the_service() -> None:
                              "spec": {**template()["spec"], "nodeName": "n1"}})  # fmt: skip
         four, six = ["10.244.0.2"], ["fd00:10:244::2"]
         await world.until(lambda: addresses_by_type(world) == {"IPv4": four, "IPv6": six})
-        assert world.get(ENDPOINTS, "web")["subsets"][0]["addresses"][0]["ip"] == four[0]
+        await world.until(lambda: in_endpoints(world) == four, "Endpoints are of the first family")
         changed = draft(world.get(SERVICES, "web"))
         changed["spec"]["ipFamilyPolicy"] = "SingleStack"
         world.client.update(changed)

@@ -253,7 +253,7 @@ def test_destinations_weights_and_subsets() -> None:
         ([virtual(to("www.example.com"))], ("shop", "NotEmulated", "host www.example.com is no Service")),
         ([virtual(to("calls"))], ("shop", "NotEmulated", "Service default/calls has several ports: give port.number")),
         ([virtual(to("web", fault={"delay": {}}))], ("shop", "NotEmulated", "spec.http[0].fault has no effect")),
-        ([virtual({"delegate": {"name": "x"}})], ("shop", "NotEmulated", "spec.http[0].delegate is not emulated")),
+        ([virtual({"delegate": {"name": "x"}})], ("shop", "NotEmulated", "VirtualService default/x does not exist")),
         ([virtual(to("web"), gateways=["mesh"])], ("shop", "NotEmulated", "pods have no sidecars")),
         ([virtual(to("web"), gateways=["back"])], ("shop", "NoController", "there is no Gateway default/back")),
         ([made("Gateway", "own", selector={"app": "x"}, servers=[server()])], ("own", "NoController", "spec.selector")),
@@ -392,3 +392,32 @@ def test_how_endpoints_are_chosen(hashed: dict[str, Any], key: HashKey) -> None:
     assert [(u.balance, u.connect_timeout) for u in first.upstreams()] == [(Balance.HASH, 2.0)]
     assert second.treatment.hash_on == ()
     assert [(u.balance, u.connect_timeout) for u in second.upstreams()] == [(Balance.LEAST_REQUESTS, 2.0)]
+
+
+def test_routes_that_are_left_to_another_object() -> None:
+    root = virtual(
+        {
+            "match": [{"uri": {"prefix": "/shop"}, "headers": {"a": {"exact": "1"}}}],
+            "delegate": {"name": "part"},
+            "timeout": "5s",
+        },
+        to("old"),
+    )
+    part = made(
+        "VirtualService",
+        "part",
+        http=[
+            to("web", match=[{"uri": {"prefix": "/shop/a"}, "headers": {"b": {"exact": "2"}}}]),
+            to("web", match=[{"uri": {"prefix": "/elsewhere"}}]),
+            to("web", timeout="1s"),
+        ],
+    )
+    routing = read(gateway(), root, part)
+    found = host(routing).rules
+    assert [(rule.owner.name, rule.match.path.value, rule.treatment.timeout) for rule in found] == [
+        ("part", "/shop/a(.*)", 5.0),
+        ("part", "/shop(.*)", 1.0),
+        ("shop", "", None),
+    ]
+    assert [condition.name for condition in found[0].match.headers] == ["a", "b"]
+    assert not routing.problems
