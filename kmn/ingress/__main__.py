@@ -113,7 +113,7 @@ class Controllers:
         if self._state.version == self._seen:
             return
         self._seen = self._state.version
-        self._views = self._state.views()
+        self._views = self._state.views(self._views)
 
     async def _bring_into_force(self) -> None:
         proxies = [(proxy, self._views.get(proxy.place.detail)) for proxy in self._serving()]

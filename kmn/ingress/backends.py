@@ -17,6 +17,7 @@ __all__ = ["DNS_SERVICE", "Endpoints", "cluster_address_of", "endpoints_of", "no
 
 DNS_SERVICE = Key("kube-system", "kube-dns")
 
+_LAST_PORT = 65_535
 _FAMILIES = ("IPv4", "IPv6")
 # What a Service's ``appProtocol`` asks for (KEP-3726).
 _APP_PROTOCOLS = {
@@ -123,6 +124,8 @@ def _external(backend: Backend, spec: dict[str, Any], port: dict[str, Any] | Non
         number = backend.port
     else:
         return Endpoints((), f"{name} has no TCP port {backend.port}")
+    if not 0 < number <= _LAST_PORT:
+        return Endpoints((), f"{name} has no port {number}: ports are from 1 to {_LAST_PORT}")
     return Endpoints(((called, number),), external=True, protocol=_protocol(port or {}))
 
 

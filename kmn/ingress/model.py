@@ -17,6 +17,7 @@ from kmn.k8s.objects import Key
 __all__ = [
     "ANY_HOST",
     "PASSWORD_HASH",
+    "PLAIN",
     "Action",
     "Answer",
     "Authorization",

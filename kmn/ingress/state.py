@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from kmn.ingress.backends import DNS_SERVICE, Endpoints, cluster_address_of, endpoints_of, node_ports_of, nodes_of
 from kmn.ingress.certificates import KeyPair, key_pair_of
@@ -14,6 +15,7 @@ from kmn.ingress.dialects.alb import rules as alb
 from kmn.ingress.dialects.alb.groups import Group, groups_of
 from kmn.ingress.dialects.alb.params import as_its_class_says
 from kmn.ingress.envoy.config import Config, config_of
+from kmn.ingress.envoy.limits import within_limits
 from kmn.ingress.gateway.classes import controller_of_gateway
 from kmn.ingress.gateway.manifests import program_of
 from kmn.ingress.gateway.reading import Reading, Site, read_gateway
@@ -23,6 +25,7 @@ from kmn.ingress.istio.manifests import PROGRAM_NAME
 from kmn.ingress.istio.reading import ISTIO_GATEWAY_KIND, IstioWorld, read_istio
 from kmn.ingress.manifests import CONTROLLER, INGRESS_PROGRAM
 from kmn.ingress.model import Backend, Owner, Problem, Reach, Routing, Upstream
+from kmn.ingress.nets import read_without_the_unreadable
 from kmn.ingress.streams import streams_of
 from kmn.k8s.dataplane import ALB_CONTROLLER, NLB_CONTROLLER, PROGRAM
 from kmn.k8s.families import internal_ips, pod_ips
@@ -52,6 +55,8 @@ from kmn.k8s.resources import (
 )
 
 __all__ = ["RESOURCES", "State", "View", "balancer"]
+
+log = logging.getLogger(__name__)
 
 _ROUTING = (INGRESSES, GATEWAYS, *ROUTES.values())  # what says where requests go; statuses of these are ours
 _ISTIO = (ISTIO_GATEWAYS, ISTIO_VIRTUALSERVICES, ISTIO_DESTINATIONRULES)
@@ -173,9 +178,17 @@ class State:
         found = [*self._objects[APPLICATIONLOADBALANCERS].values(), *self._objects[NETWORKLOADBALANCERS].values()]
         return {balancer(each): each for each in found if (each.get("status") or {}).get("netns")}
 
-    def views(self) -> dict[str, View]:
-        """Of all that have proxies."""
-        return {name: self.view(name) for name in (*self.controllers(), *self.balancers())}
+    def views(self, before: Mapping[str, View] | None = None) -> dict[str, View]:
+        """Of all that have proxies. One that cannot be made stays as it was before, so that others change."""
+        found = {}
+        for name in (*self.controllers(), *self.balancers()):
+            try:
+                found[name] = self.view(name)
+            except Exception:
+                log.exception("%s: what it is to do cannot be made out: it does what it did", name)
+                if before is not None and name in before:
+                    found[name] = before[name]
+        return found
 
     def view(self, controller: str) -> View:
         """What a controller does with what there is, or a load balancer."""
@@ -186,12 +199,20 @@ class State:
         if controller in (gateways := self._our_gateways()):
             return self._gateway_view(controller, *gateways[controller])
         if controller == PROGRAM_NAME:
-            config, problems = self._config(self._istio())
+            config, problems = self._read(self._istio, (o for each in _ISTIO for o in self._objects[each].values()))
             return View({}, config, problems, ())
         taken = self._taken(controller)
-        routing = dialect_of(controller)(taken.values(), self._look_up)
-        config, problems = self._config(routing)
+        dialect = dialect_of(controller)
+        config, problems = self._read(lambda ingresses: dialect(ingresses, self._look_up), taken.values())
         return View(taken, config, problems, self._addresses(controller))
+
+    def _read(
+        self, read: Callable[[Sequence[Object]], Routing], objects: Iterable[Object]
+    ) -> tuple[Config, tuple[Problem, ...]]:
+        """What comes of some objects, without those that cannot be read."""
+        found, unread = read_without_the_unreadable(lambda some: self._config(read(some)), list(objects), _kind_of)
+        config, problems = found
+        return config, (*problems, *unread)
 
     def _taken(self, controller: str) -> dict[Key, Object]:
         classes = self._objects[INGRESSCLASSES]
@@ -200,9 +221,13 @@ class State:
     def _view_of_balancer(self, name: str) -> View:
         """Nothing without Ingresses."""
         found, there = self.groups()[0].get(name.removeprefix(_BALANCER)), self.balancers().get(name)
-        routing = alb.routing_of(found, self._objects[SERVICES]) if found is not None else Routing((), {})
+        services = self._objects[SERVICES]
         taken = {key_of(each): each for each in found.members} if found is not None else {}
-        config, problems = self._config(routing)
+
+        def read(members: Sequence[Object]) -> Routing:
+            return alb.routing_of(replace(found, members=tuple(members)), services) if found else Routing((), {})
+
+        config, problems = self._read(read, taken.values())
         return View(taken, config, problems, (there["spec"]["hostname"],) if there is not None else ())
 
     def _view_of_network_balancer(self, name: str) -> View:
@@ -217,28 +242,34 @@ class State:
         if self._groups[0] != self.version:
             classes, params = self._objects[INGRESSCLASSES], self._objects[INGRESSCLASSPARAMS]
             taken = self._taken(ALB_CONTROLLER).values()
-            groups, problems = groups_of(as_its_class_says(ingress, classes, params) for ingress in taken)
-            self._groups = self.version, {group.id: group for group in groups}, tuple(problems)
+            (groups, problems), unread = read_without_the_unreadable(
+                lambda some: groups_of(as_its_class_says(ingress, classes, params) for ingress in some),
+                list(taken), _kind_of,
+            )  # fmt: skip
+            self._groups = self.version, {group.id: group for group in groups}, (*problems, *unread)
         return self._groups[1:]
 
     def _gateway_view(self, controller: str, gateway: Object, name: str) -> View:
-        world = World(
-            self._objects[NAMESPACES],
-            self._objects[SERVICES],
-            self._objects[REFERENCEGRANTS].values(),
-            self.routes(),
-            self._pair,
-        )
         site = Site(self._addresses(controller), any(_is_ready(pod) for pod in self._pods(controller)))
-        reading = read_gateway(gateway, name, world, site)
-        config, problems = self._config(reading.routing)
-        return View({}, config, problems, (), reading)
 
-    def _istio(self) -> Routing:
-        gateways, virtual_services, rules = (self._objects[resource].values() for resource in _ISTIO)
+        def read(routes: Sequence[Object]) -> tuple[Reading, tuple[Config, tuple[Problem, ...]]]:
+            by_kind = {kind: [route for route in routes if route["kind"] == kind] for kind in ROUTES}
+            grants = self._objects[REFERENCEGRANTS].values()
+            world = World(self._objects[NAMESPACES], self._objects[SERVICES], grants, by_kind, self._pair)
+            reading = read_gateway(gateway, name, world, site)
+            return reading, self._config(reading.routing)
+
+        routes = [route for resource in ROUTES.values() for route in self._objects[resource].values()]
+        (reading, (config, problems)), unread = read_without_the_unreadable(read, routes, _kind_of)
+        return View({}, config, (*problems, *unread), (), reading)
+
+    def _istio(self, objects: Sequence[Object]) -> Routing:
+        """``objects`` are those of _ISTIO that count."""
+        gateways, virtual_services, rules = ([o for o in objects if o["kind"] == each.kind] for each in _ISTIO)
         return read_istio(IstioWorld(gateways, virtual_services, rules, self._objects[SERVICES], self._pair))
 
     def _config(self, routing: Routing) -> tuple[Config, tuple[Problem, ...]]:
+        routing = within_limits(routing)
         problems = list(routing.problems)
         pairs = self._certificates(routing, problems)
         endpoints = {}
@@ -383,6 +414,12 @@ def _counts(resource: Resource, obj: Object) -> bool:
     if resource is PODS:
         return annotation(obj, PROGRAM) == INGRESS_PROGRAM
     return True
+
+
+def _kind_of(obj: Object) -> str:
+    """What owners of rules are called: Gateways are of two groups."""
+    kind: str = obj.get("kind", INGRESSES.kind)
+    return ISTIO_GATEWAY_KIND if obj.get("apiVersion") == ISTIO_GATEWAYS.api_version and kind == "Gateway" else kind
 
 
 def _is_ready(pod: Object) -> bool:

@@ -16,12 +16,15 @@ from kmn.ingress.envoy.forms import Resource, file_source
 from kmn.ingress.envoy.listeners import Certificates, health_listener, listener
 from kmn.ingress.envoy.routes import route_configuration
 from kmn.ingress.model import Routing, Upstream
+from kmn.ingress.regexes import LARGEST
 from kmn.k8s.objects import Key
 
 __all__ = ["ADMIN_SOCKET", "CLUSTERS_FILE", "LISTENERS_FILE", "Config", "bootstrap", "config_of"]
 
 ADMIN_SOCKET = "admin.sock"
 LISTENERS_FILE, CLUSTERS_FILE = "listeners.json", "clusters.json"
+# Of regular expressions. A larger one would make Envoy refuse all routes; ``regexes`` refuses it alone.
+_LIMITS = {f"re2.max_program_size.{level}_level": LARGEST for level in ("error", "warn")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ def bootstrap() -> Resource:
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET}}},
         "dynamic_resources": {"lds_config": file_source(LISTENERS_FILE), "cds_config": file_source(CLUSTERS_FILE)},
         "static_resources": {"listeners": [health_listener()]},
+        "layered_runtime": {"layers": [{"name": "limits", "static_layer": _LIMITS}]},
         # Only those that ``proxy`` asks for. A cluster has a hundred: those of a thousand take 40 ms to look through.
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"suffix": ".version_text"}]}}},
     }

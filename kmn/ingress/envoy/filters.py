@@ -33,6 +33,7 @@ _PROGRAM = Path(__file__).with_name("passwords.lua").read_text()
 _PATIENCE = 60.0  # seconds for an answer to a question
 _STATISTICS = "limits"
 _CLIENTS = 10_000  # that a rate limit tells apart; those who have not asked for longest are forgotten
+_BUFFER = 2**32 - 1  # bytes: the most that the filter knows
 _ENOUGH = 1_000_000_000  # no limit for all clients together
 
 
@@ -93,7 +94,7 @@ def _needed(treatment: Treatment) -> Iterator[tuple[str, Resource]]:
         service = {"http_service": _authorization(treatment.authorization)}
         yield _ASK[0], _typed(f"{_ASK[1]}PerRoute", check_settings=service)
     if treatment.body_limit is not None and not treatment.body_streamed:
-        yield _BODY[0], _typed(f"{_BODY[1]}PerRoute", buffer={"max_request_bytes": treatment.body_limit})
+        yield _BODY[0], _typed(f"{_BODY[1]}PerRoute", buffer={"max_request_bytes": min(treatment.body_limit, _BUFFER)})
     if treatment.session is not None:
         yield _SESSION[0], _typed(f"{_SESSION[1]}PerRoute", stateful_session=_session(treatment.session))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,11 +60,13 @@ _FLAGS = {
     "use-proxy-protocol": "proxy_protocol",
     "use-forwarded-headers": "forwarded_headers",
 }
-_NUMBERS = {
-    "http-redirect-code": "redirect_code",
-    "proxy-read-timeout": "read_timeout",
-    "proxy-connect-timeout": "connect_timeout",
-    "limit-req-status-code": "limit_code",
+_DAYS = range(1, 10 * 86_400)
+# What is said here is said of all Ingresses: a number that cannot be followed must not get as far as their rules.
+_NUMBERS: dict[str, tuple[str, Container[int], str]] = {
+    "http-redirect-code": ("redirect_code", (301, 302, 303, 307, 308), "must be 301, 302, 303, 307 or 308"),
+    "proxy-read-timeout": ("read_timeout", _DAYS, "must be a whole number of seconds, ten days at most"),
+    "proxy-connect-timeout": ("connect_timeout", _DAYS, "must be a whole number of seconds, ten days at most"),
+    "limit-req-status-code": ("limit_code", range(400, 600), "must be a code from 400 to 599"),
 }
 _WITHOUT_EFFECT = frozenset({
     "proxy-buffer-size", "proxy-buffering", "proxy-buffers-number", "client-body-buffer-size", "worker-processes",
@@ -78,9 +82,10 @@ def _read(key: str, value: str) -> dict[str, Any] | None:
             raise ValueError('must be "true" or "false"')
         return {_FLAGS[key]: value == "true"}
     if key in _NUMBERS:
-        if not value.isdigit() or not int(value):
-            raise ValueError("must be a whole number")
-        return {_NUMBERS[key]: int(value)}
+        field, known, right = _NUMBERS[key]
+        if re.fullmatch(r"[0-9]{1,9}", value) is None or int(value) not in known:
+            raise ValueError(right)
+        return {field: int(value)}
     if key == "proxy-body-size":
         return {"body_size": size_of(value) or None}
     if key == "global-allowed-response-headers":

@@ -46,9 +46,11 @@ _NOT_HERE = {
     "FCGI": "backends are spoken to in HTTP",
 }
 _DENIED = 503
+_ALIAS = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _TRIES = 3  # as upstream's proxy-next-upstream-tries
 _MANY_TRIES = 10  # for 0: no limit
-_FAILURES = r"(error|timeout|invalid_header|http_\d{3}|non_idempotent|off)(\s+\S+)*"
+_FAILURE = r"(error|timeout|invalid_header|http_[1-5][0-9][0-9]|non_idempotent|off)"
+_FAILURES = rf"{_FAILURE}(\s+{_FAILURE})*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,10 @@ def _aliases(given: Annotations) -> tuple[str, ...]:
     found = given.several("server-alias")
     if any(name.startswith("~") for name in found):
         given.not_emulated("server-alias", "regular expressions of hosts are not known: name them")
-    return tuple(name.lower() for name in found if not name.startswith("~"))
+    names = [name.lower().removesuffix(".") for name in found if not name.startswith("~")]
+    if wrong := [name for name in names if _ALIAS.fullmatch(name) is None]:
+        given.invalid("server-alias", f"{', '.join(wrong)}: must be names of hosts")
+    return tuple(name for name in names if name not in wrong)
 
 
 def _mirrors(given: Annotations, find: Find) -> tuple[Mirror, ...]:

@@ -325,6 +325,8 @@ def _rate_limit(draft: Draft, spec: dict[str, Any], secret: _Secret) -> None:
     if spec.get("sourceCriterion") or spec.get("redis"):
         raise ValueError("sourceCriterion and redis are not emulated: clients are told apart by their address")
     average, period = int(spec.get("average") or 0), _duration(spec.get("period") or "1s")
+    if period <= 0:
+        raise ValueError(f'period "{spec.get("period")}" should be more than nothing')
     if average > 0:
         # By whole seconds: what comes in one may come at once.
         requests = max(1, round(average / min(period, 1.0)))
