@@ -18,8 +18,11 @@ _QUIET = 1.0  # seconds in which hardly an object was made
 _GROWTH = 1.5  # of the objects that are left alone, since all were looked at
 
 
-def spread() -> None:
-    """From now on, in this process."""
+def spread(*, young: int | None = None) -> None:
+    """From now on, in this process. ``young``: how many objects are made between two looks at new ones, for work that
+    makes many that are all still needed (Python's default is 700)."""
+    if young is not None:
+        gc.set_threshold(young)
     gc.callbacks.append(_after)
     threading.Thread(target=_watch, name="garbage", daemon=True).start()
 

@@ -39,6 +39,7 @@ __all__ = ["main"]
 log = logging.getLogger("kmn.ingress")
 
 _TELL_AGAIN = 1.0  # seconds after which a report that could not be written is written again
+_YOUNG = 50_000  # a view of a thousand Ingresses is hundreds of thousands of objects, none of them garbage
 _DEFAULT_NAME = "Kubernetes Ingress Controller Fake Certificate"  # as users of ingress-nginx know it
 
 
@@ -182,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True, help="the cluster's folder for files of running processes")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    garbage.spread()
+    garbage.spread(young=_YOUNG)
     try:
         client = RestClient.from_kubeconfig(args.kubeconfig)
     except (ApiError, OSError, ValueError) as error:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from kmn.k8s.objects import Key
@@ -151,13 +152,18 @@ class Upstream(NamedTuple):
     proxy_protocol: int | None = None  # connections begin with the client's address in PROXY protocol of this version
 
     def __str__(self) -> str:
-        return " ".join([str(self.backend), *self._changed()])
+        return _name_of(self)
 
     def _changed(self) -> Iterator[str]:
         defaults = self._field_defaults
         for name, value in self._asdict().items():
             if name in defaults and value != defaults[name]:
                 yield str(value.value) if isinstance(value, Enum) else f"{name}={value}"
+
+
+@lru_cache(maxsize=65536)  # asked for several times at each change, of all upstreams
+def _name_of(upstream: Upstream) -> str:
+    return " ".join([str(upstream.backend), *upstream._changed()])
 
 
 class HeaderChange(NamedTuple):

@@ -13,13 +13,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass, replace
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any
 
 from kmn.ingress.headers import is_changeable
 from kmn.ingress.model import (
     ANY_HOST,
-    PLAIN,
+    Action,
     Answer,
     Condition,
     Entrance,
@@ -58,6 +59,8 @@ _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
 _PSEUDO = (":authority", ":path", ":method", ":scheme")
 _PREFIX = re.compile(r"/[^?#]*[^?#/]")
 _REFERENCE = re.compile(r"\\(.?)", re.DOTALL)
+_REMEMBERED = 65536
+_SOMEBODY = Owner("", "", "")
 _SESSION_NAME = re.compile(r"[^\s=;,\"\\]+")
 
 
@@ -76,8 +79,6 @@ class _Checks:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
-        self._good: dict[int, Treatment] = {id(PLAIN): PLAIN}  # by identity: many rules have the same one
-        self._upstreams: dict[Upstream, str | None] = {}
 
     def hosts(self, hosts: Iterable[Host]) -> Iterator[Host]:
         """Each name once, and only what is a name."""
@@ -94,17 +95,10 @@ class _Checks:
 
     def _rules(self, rules: Iterable[Rule]) -> Iterator[Rule]:
         for rule in rules:
-            try:
-                _check_match(rule.match)
-            except ValueError as error:
+            if (error := _wrong_match(rule.match)) is not None:
                 self._tell(rule.owner, f"{rule.field}: {error}: it has no effect")
                 continue
-            try:
-                _check_action(rule)
-                self._check_treatment(rule)
-                for upstream in rule.upstreams():
-                    self._check_upstream(upstream)
-            except ValueError as error:
+            if (error := _wrong_deed(rule.match, rule.action, rule.treatment)) is not None:
                 self._tell(rule.owner, f"{rule.field}: {error}: requests are answered 500")
                 rule = Rule(rule.match, Answer(500), rule.owner, rule.field)
             yield rule
@@ -137,33 +131,60 @@ class _Checks:
             _check_shares(stream.shares)
             for share in stream.shares:
                 if share.upstream is not None:
-                    self._check_upstream(share.upstream)
+                    _check_upstream_of(share.upstream)
         except ValueError as error:
             self._tell(stream.owner, f"{stream.field}: {error}: connections are closed")
             return stream._replace(hosts=hosts, shares=(Share(None),))
         return stream._replace(hosts=hosts)
 
-    def _check_treatment(self, rule: Rule) -> None:
-        treatment = rule.treatment
-        if id(treatment) not in self._good:
-            _check_texts(treatment)
-            _check_treatment(treatment)
-            self._good[id(treatment)] = treatment  # kept: so its identity stays its own
-        if treatment.rewrite is not None:
-            _check_rewrite(treatment.rewrite, rule.match.path)
-
-    def _check_upstream(self, upstream: Upstream) -> None:
-        if upstream not in self._upstreams:
-            try:
-                _check_upstream(upstream)
-                self._upstreams[upstream] = None
-            except ValueError as error:
-                self._upstreams[upstream] = str(error)
-        if (wrong := self._upstreams[upstream]) is not None:
-            raise ValueError(f"{upstream.backend}: {wrong}")
-
     def _tell(self, owner: Owner, message: str) -> None:
         self.problems.append(Problem(owner, _REASON, f"{owner}: {message}"))
+
+
+# At a change nearly all rules are as they were, and many are done by alike: each is looked at once.
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _wrong_match(match: Match) -> str | None:
+    try:
+        _check_match(match)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _wrong_deed(match: Match, action: Action, treatment: Treatment) -> str | None:
+    """What is wrong with what is done with the requests that match."""
+    try:
+        rule = Rule(match, action, _SOMEBODY, "", treatment)
+        _check_action(rule)
+        if (wrong := _wrong_treatment(treatment)) is not None:
+            return wrong
+        if treatment.rewrite is not None:
+            _check_rewrite(treatment.rewrite, match.path)
+        for upstream in rule.upstreams():
+            _check_upstream_of(upstream)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _wrong_treatment(treatment: Treatment) -> str | None:
+    try:
+        _check_texts(treatment)
+        _check_treatment(treatment)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _check_upstream_of(upstream: Upstream) -> None:
+    try:
+        _check_upstream(upstream)
+    except ValueError as error:
+        raise ValueError(f"{upstream.backend}: {error}") from None
 
 
 def _shown(text: str) -> str:

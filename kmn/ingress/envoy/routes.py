@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kmn.ingress.envoy.filters import error_host, of_route
+from kmn.ingress.envoy.filters import error_host, in_common, of_route
 from kmn.ingress.envoy.forms import Resource, kind, seconds, typed
 from kmn.ingress.model import (
     ANY_HOST,
@@ -83,6 +83,7 @@ def route_configuration(name: str, table: Table) -> Resource:
         "name": name,
         "ignore_port_in_host_matching": True,
         "request_headers_to_add": [_header(key, value) for key, value in _forwarded(table.manner)],
+        **in_common(route for host in hosts for route in host["routes"]),
         "virtual_hosts": [*_error_pages(table), *hosts],
     }
 
