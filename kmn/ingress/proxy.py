@@ -8,7 +8,6 @@ cluster that is not there yet, or not any more.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import envoy
+import orjson
 
 from kmn.ingress.envoy.accesslog import ACCESS_LOG_FILE, FLUSH_OPTIONS
 from kmn.ingress.envoy.config import ADMIN_SOCKET, CLUSTERS_FILE, LISTENERS_FILE, Config, bootstrap
@@ -198,5 +198,5 @@ class PodProxy:
             return  # the folder goes, or is gone
         fresh = self._folder / f"{name}.new"
         fresh.touch(mode=0o600)  # keys are in some of them
-        fresh.write_text(json.dumps(content))
+        fresh.write_bytes(orjson.dumps(content))
         fresh.rename(self._folder / name)

@@ -41,7 +41,11 @@ def state_of(objects: Iterable[Object]) -> State:
 def configs_of(objects: Iterable[Object]) -> Iterator[Config]:
     """Of all controllers that these objects are read by."""
     state = state_of([*around(), *objects])
-    names = {*INGRESS_CONTROLLERS.values(), *state.controllers(), *(balancer(group) for group in state.groups()[0])}
+    names = {
+        *INGRESS_CONTROLLERS.values(),
+        *state.controllers(),
+        *(balancer({"spec": {"group": name}}) for name in state.groups()[0]),
+    }
     for name in sorted(names):
         view = state.view(name)
         assert all(problem.reason != "NotRead" for problem in view.problems), view.problems
