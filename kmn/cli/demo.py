@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import select
 import shlex
 import sys
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ _WIDTH = 160  # of an answer
 
 
 def demo(name: str | None, timeout: float, manifests: Sequence[str] = ()) -> int:
-    """Bring it up, show it, and hand over to the Mininet CLI (or take it down, where nobody is at the keyboard).
+    """Bring it up, show it, and hand over to the Mininet CLI (or take it down, where there is nobody to type).
 
     ``manifests`` come instead of the shop: the tour takes what it finds.
     """
@@ -43,7 +44,7 @@ def demo(name: str | None, timeout: float, manifests: Sequence[str] = ()) -> int
     try:
         complete = bring_up(cluster, detach=False, timeout=timeout)
         toured = _Tour(cluster).show()
-        if sys.stdin.isatty():
+        if sys.stdin.isatty() or _is_piped():
             from kmn.cli.shell import interact
 
             interact(cluster.net)
@@ -54,6 +55,11 @@ def demo(name: str | None, timeout: float, manifests: Sequence[str] = ()) -> int
         cluster.close()
     console().print(f"cluster {cluster.name} is down")
     return 0 if complete and toured else 1
+
+
+def _is_piped() -> bool:
+    """Whether somebody has written commands to standard input, or has closed it; an open pipe alone is nobody."""
+    return bool(select.select([sys.stdin], [], [], 0)[0])
 
 
 class _Tour:

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from kmn.cli.output import dump
-from kmn.cli.problems import Failed
+from kmn.cli.problems import failing_with
 from kmn.cluster import Cluster
 from kmn.errors import UserError
 from kmn.ingress.certificates import self_signed
@@ -46,12 +46,8 @@ class Query:
 
 def show(query: Query, cluster: str | None) -> int:
     """Print what becomes of a request; 0 if it is forwarded or redirected, 1 if not. All errors have exit code 2."""
-    try:
+    with failing_with(_FAILED):
         return _show(query, cluster)
-    except BrokenPipeError:  # whoever read has read enough
-        raise
-    except Exception as error:
-        raise Failed(_FAILED) from error
 
 
 def _show(query: Query, cluster: str | None) -> int:

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from kmn.cli.output import dump
+from kmn.cli.problems import failing_with
 from kmn.cluster import Cluster
 from kmn.errors import UserError
 from kmn.k8s.client import Client
@@ -21,13 +22,21 @@ from kmn.policy.verdicts import Decision, End, Judge, Verdict
 __all__ = ["explain", "judge_of", "port_of"]
 
 _FORMS = ("text", "json", "yaml")
+_DENIED, _FAILED = 1, 2  # exit codes
 _PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 
 def explain(
     source: str, destination: str, port: str, namespace: str, cluster: str | None, form: str, *, staged: bool
 ) -> int:
-    """Print who allows or denies a connection; 0 when it is allowed, 1 when it is not."""
+    """Print who allows or denies a connection; 0 when it is allowed, 1 when it is not. All errors have exit code 2."""
+    with failing_with(_FAILED):
+        return _explain(source, destination, port, namespace, cluster, form, staged=staged)
+
+
+def _explain(
+    source: str, destination: str, port: str, namespace: str, cluster: str | None, form: str, *, staged: bool
+) -> int:
     if form not in _FORMS:
         raise UserError(f"-o {form}: not known", ", ".join(_FORMS))
     number, protocol = port_of(port)
@@ -52,7 +61,7 @@ def explain(
         _print(shown)
     else:
         dump(shown, form)
-    return 0 if verdict.allowed else 1
+    return 0 if verdict.allowed else _DENIED
 
 
 def judge_of(client: Client, *, staged: bool = False) -> Judge:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from kmn.errors import UserError
 from kmn.k8s.errors import ApiError
 
-__all__ = ["Failed", "describe"]
+__all__ = ["Failed", "describe", "failing_with"]
 
 
 class Failed(Exception):
@@ -14,6 +17,17 @@ class Failed(Exception):
     def __init__(self, code: int) -> None:
         super().__init__()
         self.code = code
+
+
+@contextlib.contextmanager
+def failing_with(code: int) -> Iterator[None]:
+    """Errors in it end the command with this code."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever read has read enough
+        raise
+    except Exception as error:
+        raise Failed(code) from error
 
 
 def describe(error: Exception) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from typing import Any
 from kmn.cli.manifests import read
 from kmn.cli.output import dump
 from kmn.cli.policy import judge_of, port_of
-from kmn.cli.problems import Failed
+from kmn.cli.problems import failing_with
 from kmn.cli.reachprobe import Report, await_in_force, probe, versions
 from kmn.cli.reachtext import print_changes, print_matrix
 from kmn.cli.terminal import console
@@ -75,12 +75,8 @@ class Query:
 
 def show(query: Query, cluster: str | None) -> int:
     """Print the table, the change, or a picture; the exit code. All errors have the exit code 2."""
-    try:
+    with failing_with(_FAILED):
         return _show(query, cluster)
-    except BrokenPipeError:  # whoever read has read enough
-        raise
-    except Exception as error:
-        raise Failed(_FAILED) from error
 
 
 @dataclass(frozen=True, slots=True)

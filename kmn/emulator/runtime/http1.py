@@ -104,5 +104,7 @@ async def _answer(request: web.BaseRequest) -> web.StreamResponse:
     if headers.get("User-Agent", "").startswith(PROBE_AGENT) and not container.passes(headers.get(PROBE_KIND)):
         status = 503
     sent = ((name.decode("ascii", "replace"), value.decode("utf-8", "replace")) for name, value in request.raw_headers)
-    answer = body(connection.listener, request.remote or "", request.path_qs, request.host, sent)
+    # As it was sent: two slashes at its beginning are not a host's.
+    path = request.raw_path if request.raw_path.startswith("/") else request.path_qs
+    answer = body(connection.listener, request.remote or "", path, request.host, sent)
     return web.Response(status=status, body=answer, content_type="application/json")
