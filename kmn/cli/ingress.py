@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+import shlex
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
@@ -16,6 +17,7 @@ from kmn.ingress.certificates import self_signed
 from kmn.ingress.explain import Asked, Explanation, Target, explain
 from kmn.ingress.gateway.manifests import program_of
 from kmn.ingress.match import Request, shown_path
+from kmn.ingress.model import ANY_HOST
 from kmn.ingress.state import RESOURCES, State, View
 from kmn.k8s.client import Client
 from kmn.k8s.dataplane import ALB_CONTROLLER, NLB_CONTROLLER
@@ -23,7 +25,7 @@ from kmn.k8s.objects import key_of, name_of
 from kmn.k8s.resources import GATEWAYCLASSES, GATEWAYS, INGRESSCLASSES
 from kmn.policy.places import Places
 
-__all__ = ["Query", "asked_of", "show", "state_of", "views_of"]
+__all__ = ["Query", "asked_of", "chosen", "show", "state_of", "views_of"]
 
 _FORMS = ("text", "json", "yaml")
 _PORTS = {"http": 80, "https": 443}
@@ -69,12 +71,12 @@ def _show(query: Query, cluster: str | None) -> int:
         )
         for controller in controllers
     ]
-    chosen = _chosen(found)
+    answer = chosen(found)
     if query.output == "text":
-        _print(chosen)
+        _print(answer)
     else:
-        dump(chosen.as_json(), query.output)
-    return 0 if chosen.good else _REFUSED
+        dump(answer.as_json(), query.output)
+    return 0 if answer.good else _REFUSED
 
 
 def asked_of(query: Query) -> Asked:
@@ -178,14 +180,22 @@ def _name(places: Places, address: str) -> str:
         return address  # of a Service of type ExternalName
 
 
-def _chosen(found: list[Explanation]) -> Explanation:
-    """Several controllers have an address each: the one is meant that has a rule for it."""
+def chosen(found: Sequence[Explanation]) -> Explanation:
+    """Several controllers have an address each: the one is meant that has a rule for it, or the one with the most
+    specific host. Raises UserError where that does not tell."""
     ruled = [each for each in found if each.winner is not None]
+    nearest = max((_specificity(each) for each in ruled), default=None)
+    ruled = [each for each in ruled if _specificity(each) == nearest]
     if len(found) > 1 and len(ruled) != 1:
-        names = ", ".join(each.controller for each in ruled or found)
+        names = ", ".join(shlex.quote(each.controller) for each in ruled or found)
         why = "several controllers have a rule for it" if ruled else "no controller has a rule for it"
         raise UserError(f"{found[0].asked}: {why}: {names}", "--controller or --class says which one is asked")
     return ruled[0] if ruled else found[0]
+
+
+def _specificity(found: Explanation) -> tuple[bool, int]:
+    host = found.host or ANY_HOST
+    return host != ANY_HOST and not host.startswith("*."), len(host)
 
 
 # --- as text ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ingress_objects import ingress, path, rule, service_object, slice_of, tls_secret
 
-from kmn.cli.ingress import Query, asked_of
+from kmn.cli.ingress import Query, asked_of, chosen
 from kmn.errors import UserError
 from kmn.ingress.certificates import self_signed
 from kmn.ingress.explain import Explanation, explain
@@ -273,3 +273,16 @@ def test_orders_to_ingress_nginx() -> None:
     turned_away = explained("http://nginx.example/", some, client="198.51.100.7")
     assert (turned_away.status, turned_away.reason) == (403, "clients with address 198.51.100.7 may not ask")
     assert "bodies of more than 2048 bytes are answered 413" in explained("http://nginx.example/", some).treatment
+
+
+def test_of_several_controllers_the_one_with_the_most_specific_host_is_asked() -> None:
+    url = "http://shop.example/"
+    exact = explained(url, SHOP)
+    wild = replace(explained(url, ingress("w", rule("*.example", path("/", "red")))), controller="b")
+    every = replace(explained(url, ingress("e", rule(None, path("/", "red")))), controller="alb group")
+    nobody = replace(explained(url), controller="d")
+    assert chosen([every, wild, exact, nobody]) is exact
+    assert chosen([every, wild]) is wild
+    assert chosen([nobody]) is nobody
+    with pytest.raises(UserError, match=r"several controllers have a rule for it: 'alb group', c"):
+        chosen([every, replace(every, controller="c"), nobody])
