@@ -218,7 +218,7 @@ def _status(
         accepted = Condition("Accepted", some, "ListenersNotValid", f"not valid: listener {', '.join(bad)}")
     else:
         accepted = Condition("Accepted", True, "Accepted", "the Gateway is served")
-    programmed = _programmed(accepted, wanted, site)
+    programmed = _programmed(accepted, listeners, wanted, site)
     states = tuple(
         ListenerStatus(
             listener.name, listener.kinds, len(attached[listener.name]), tuple(_conditions(listener, programmed))
@@ -228,9 +228,12 @@ def _status(
     return GatewayStatus(site.addresses, states, (accepted, programmed))
 
 
-def _programmed(accepted: Condition, wanted: Sequence[str], site: Site) -> Condition:
+def _programmed(accepted: Condition, listeners: Sequence[Listener], wanted: Sequence[str], site: Site) -> Condition:
     if not accepted.status:
         return Condition("Programmed", False, "Invalid", accepted.message)
+    if not any(listener.good for listener in listeners):
+        names = ", ".join(listener.name for listener in listeners)
+        return Condition("Programmed", False, "Invalid", f"none can be served: listener {names}")
     if not site.addresses and wanted:
         message = f"spec.addresses: none of {', '.join(wanted)} can be had: see the Events of its Service"
         return Condition("Programmed", False, "AddressNotUsable", message)

@@ -179,6 +179,14 @@ def test_a_gateway_is_told_whether_it_is_served(fields: dict[str, Any], site_rea
     assert bool(found.routing.entrances) is (reasons[0] == "Accepted")
 
 
+def test_a_gateway_without_a_listener_that_can_be_served_is_not_programmed() -> None:
+    listeners = [https("a", secret="none"), {**HTTP, "name": "udp", "protocol": "UDP"}]
+    accepted, programmed = read(gateway(*listeners), world()).status.conditions
+    assert (accepted.status, accepted.reason) == (True, "ListenersNotValid")
+    assert (programmed.status, programmed.reason) == (False, "Invalid")
+    assert programmed.message == "none can be served: listener a, udp"
+
+
 def test_listeners_of_a_port_are_one_entrance_with_their_certificates() -> None:
     found = read(gateway(HTTP, https("a", "x.example"), https("b"), https("c", "y.example", "none")), world())
     plain, tls = found.routing.entrances
