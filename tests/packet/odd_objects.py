@@ -1,4 +1,4 @@
-# ruff: noqa: E501
+# ruff: noqa: E501 (tables of values: one object a line)
 """Objects of tenants with odd values: a sane object of each kind that says all that can be said, and what comes of it
 when one or two of its values are others. Those that the API's admission refuses are never made."""
 

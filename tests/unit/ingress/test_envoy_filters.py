@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kmn.ingress.envoy.filters import http_filters, of_route, upgraded_filters
+from kmn.ingress.envoy.filters import http_filters, in_common, of_route, upgraded_filters
 from kmn.ingress.envoy.routes import route_configuration
 from kmn.ingress.model import (
     Answer,
@@ -210,3 +210,28 @@ def test_a_location_to_the_letter() -> None:
     (route,) = routes(Answer(308, location="http://a/%20"))
     assert route["direct_response"] == {"status": 308}
     assert headers_of(route)["Location"] == "http://a/%%20"
+
+
+def test_what_most_routes_say_of_bodies_is_said_once() -> None:
+    """A route that says otherwise, or nothing, must not get what is said for all; others are left alone."""
+    name = "envoy.filters.http.buffer"
+
+    def limited(size: int) -> dict[str, Any]:
+        return {"route": {}, **of_route(Treatment(body_limit=size))}
+
+    most, other, none = [limited(7) for _ in range(3)], limited(9), {"route": {}}
+    answer = {"direct_response": {"status": 404}}
+    common = in_common([*most, other, none, answer])
+    assert common["typed_per_filter_config"][name]["buffer"] == {"max_request_bytes": 7}
+    assert most == [{"route": {}}] * 3
+    assert other["typed_per_filter_config"][name]["buffer"] == {"max_request_bytes": 9}
+    assert none["typed_per_filter_config"][name]["disabled"] is True
+    assert answer == {"direct_response": {"status": 404}}
+
+
+def test_nothing_is_said_once_that_is_not_said_by_most() -> None:
+    routes = [{"route": {}, **of_route(Treatment(body_limit=size))} for size in (7, 9)]
+    before = [dict(each) for each in routes]
+    assert in_common(routes) == {}
+    assert routes == before
+    assert in_common([]) == {}
